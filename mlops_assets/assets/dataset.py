@@ -1,0 +1,166 @@
+"""The asset ``dataset``: an immutable snapshot that met the commit's data contract."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from mlops_assets.files import write_atomic
+from mlops_assets.references import DatasetSnapshot
+from mlops_assets.release import SourceConfig, resolve_commit
+from resources.artifacts import Artifacts
+from resources.environment import Profile
+from resources.git import GitSource
+from resources.references import References
+from resources.registry import Registry
+from resources.serving import Serving
+from resources.storage import Storage, StorageError
+
+#: Names of this asset's checks.
+CHECKS = ("contract", "volume", "drift")
+
+#: The volume check warns when fewer than this share of the previous rows is left.
+LEAST_SHARE = 0.8
+
+
+@dg.op(
+    name="dataset",
+    out={"result": dg.Out(DatasetSnapshot), **{c: dg.Out(dg.Nothing) for c in CHECKS}},
+)
+def dataset(
+    context: dg.AssetExecutionContext,
+    config: SourceConfig,
+    profile: dg.ResourceParam[Profile],
+    git: GitSource,
+    storage: Storage,
+    artifacts: Artifacts,
+    references: References,
+    registry: dg.ResourceParam[Registry],
+    serving: dg.ResourceParam[Serving],
+):
+    """All files of the data location, read with the contract's types, checked, sorted, and named
+    by their content. Data that breaks the contract publishes nothing: the last snapshot stays.
+    """
+    # Imported here: the code location must load without pandas.
+    from mlops_assets.snapshots import ContractError, take_snapshot
+
+    key = context.asset_key
+    model = key.path[0]
+    released, spec = resolve_commit(context, config, profile, git, references)
+    try:
+        files = storage.files(spec.data.location, f".{spec.data.format}")
+    except StorageError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    with artifacts.workspace() as folder:
+        try:
+            snapshot = take_snapshot(files, spec.data, spec.task, folder)
+        except ContractError as error:
+            yield dg.AssetCheckResult(
+                passed=False,
+                check_name="contract",
+                asset_key=key,
+                description=f"{len(error.violations)} violations; nothing was published",
+                metadata={"violations": _violation_table(error)},
+            )
+            raise dg.Failure(str(error), allow_retries=False) from None
+        if not artifacts.has("snapshots", snapshot.digest):
+            finished = folder / "snapshot"
+            finished.mkdir()
+            snapshot.path.rename(finished / "data.parquet")
+            write_atomic(finished / "contract.json", spec.data.model_dump_json(indent=2))
+            artifacts.publish("snapshots", snapshot.digest, finished)
+    reference = DatasetSnapshot(
+        model=model,
+        digest=snapshot.digest,
+        rows=snapshot.rows,
+        contract=spec.contract_digest,
+        commit=released.commit,
+    )
+    previous = references.latest(key, DatasetSnapshot)
+    champion = serving.champion(model, registry)
+    yield dg.MaterializeResult(
+        asset_key=key,
+        value=reference,
+        data_version=dg.DataVersion(snapshot.digest),
+        metadata={
+            "dagster/row_count": snapshot.rows,
+            "snapshot": snapshot.digest,
+            "commit": released.commit.commit,
+            "files": len(files),
+            "bytes": sum(file.size for file in files),
+            "path": dg.MetadataValue.path(str(artifacts.path("snapshots", snapshot.digest))),
+        },
+        check_results=list(_checks(key, reference, previous, champion, artifacts, spec)),
+    )
+
+
+def _checks(key, snapshot, previous, champion, artifacts, spec) -> Iterator[dg.AssetCheckResult]:
+    yield dg.AssetCheckResult(
+        passed=True,
+        check_name="contract",
+        asset_key=key,
+        description=f"{snapshot.rows} rows meet all {len(spec.data.columns)} columns",
+    )
+    share = snapshot.rows / previous.rows if previous else 1.0
+    yield dg.AssetCheckResult(
+        passed=share >= LEAST_SHARE,
+        check_name="volume",
+        asset_key=key,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{snapshot.rows} rows, before: {previous.rows if previous else 'none'}",
+        metadata={"share_of_previous": share},
+    )
+    yield _drift(key, snapshot, champion, artifacts, spec)
+
+
+def _drift(key, snapshot, champion, artifacts, spec) -> dg.AssetCheckResult:
+    result = {"check_name": "drift", "asset_key": key, "severity": dg.AssetCheckSeverity.WARN}
+    if champion is None:
+        return dg.AssetCheckResult(
+            passed=True, description="no version serves production yet", **result
+        )
+    trained_on = champion.manifest.snapshot.digest
+    known = artifacts.path("snapshots", trained_on) / "data.parquet"
+    if trained_on == snapshot.digest or not known.is_file():
+        same = "the snapshot that the champion was trained on"
+        reason = same if trained_on == snapshot.digest else f"{same} is no longer in the store"
+        return dg.AssetCheckResult(passed=True, description=reason, **result)
+    from mlops_assets.drift import drift  # needs numpy
+
+    now = artifacts.path("snapshots", snapshot.digest) / "data.parquet"
+    columns = [c for c in [*spec.features, spec.data.target] if c not in spec.data.key]
+    found = drift(known, now, columns)
+    moved = [column for column in found if column.moved]
+    return dg.AssetCheckResult(
+        passed=not moved,
+        description=(
+            f"moved since version {champion.version} was trained: "
+            f"{', '.join(c.column for c in moved) or 'no column'}"
+        ),
+        metadata={
+            "columns": dg.MetadataValue.table(
+                [
+                    dg.TableRecord(
+                        {"column": c.column, "psi": c.psi, "limit": c.limit, "moved": c.moved}
+                    )
+                    for c in found
+                ]
+            )
+        },
+        **result,
+    )
+
+
+def _violation_table(error) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "column": violation.column,
+                    "rule": violation.rule,
+                    "rows": violation.count,
+                    "first": "; ".join(violation.examples),
+                }
+            )
+            for violation in error.violations
+        ]
+    )

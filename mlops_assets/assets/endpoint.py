@@ -1,0 +1,263 @@
+"""The assets ``<environment>_endpoint``: a URL that serves one version in one environment."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from mlops_assets.gates import GatesClosedError, Verdict, require_open, table
+from mlops_assets.judgement import Judge
+from mlops_assets.references import Endpoint, RegisteredModel
+from mlops_assets.rollout import Rollout, RolloutError, Sample, load_samples, roll_out, run_sample
+from mlops_assets.spec import SpecError
+from resources.endpoints.base import EndpointError, VersionRef
+from resources.environment import Environment, Profile
+from resources.registry import Registry, RegistryError, Version
+from resources.serving import Serving
+
+SUFFIX = "_endpoint"
+
+#: Names of the checks on a live endpoint. They judge a deployment; no gate reads them.
+LIVE_CHECKS = ("samples", "latency", "refuses_without_key", "serves_version")
+
+#: How many requests the latency check sends.
+LATENCY_REQUESTS = 40
+
+
+def asset_name(environment: str) -> str:
+    """Name of the asset that is a model's endpoint in an environment."""
+    return f"{environment}{SUFFIX}"
+
+
+def environment_of(key: dg.AssetKey) -> str:
+    """The environment of an endpoint's asset key."""
+    return key.path[-1].removesuffix(SUFFIX)
+
+
+class DeploymentConfig(dg.Config):
+    """What to deploy."""
+
+    version: int | None = Field(
+        None, description="Version to deploy; the one that was released last by default."
+    )
+
+
+def deploy(
+    context: dg.AssetExecutionContext,
+    config: DeploymentConfig,
+    registered_model: RegisteredModel,
+    profile: Profile,
+    registry: Registry,
+    serving: Serving,
+    judge: Judge,
+) -> dg.MaterializeResult[Endpoint]:
+    """Judge a version for an environment, and roll it out there.
+
+    Raises:
+        dagster.Failure: closed gates (with the table of verdicts), no samples, a failed sample.
+    """
+    model = registered_model.model
+    environment = profile.environment(environment_of(context.asset_key))
+    try:
+        samples = load_samples(profile.samples_of(model, environment.name))
+        version = registry.version(model, config.version or registered_model.version)
+        with serving.open(model, environment, context.log.info) as target:
+            # Judged while nobody else deploys here: what serves cannot change in between.
+            judged = [
+                *judge.judge(context, version, environment),
+                *_promotion(judge, version, environment),
+            ]
+            require_open(f"{model} version {version.version} in {environment.name}", judged)
+            wanted = VersionRef(model, version.version, version.digest, version.bundle)
+            rollout = roll_out(target, wanted, samples, log=context.log.info)
+            _record(registry, version, environment, rollout, context.run.run_id)
+            url = target.url
+    except GatesClosedError as error:
+        metadata = {"verdicts": dg.MetadataValue.md(table(error.verdicts))}
+        raise dg.Failure(str(error), metadata, allow_retries=False) from None
+    except (SpecError, RegistryError, EndpointError, RolloutError) as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    return dg.MaterializeResult(
+        asset_key=context.asset_key,
+        value=Endpoint(
+            model=model,
+            environment=environment.name,
+            version=version.version,
+            digest=version.digest,
+            url=url,
+        ),
+        data_version=dg.DataVersion(version.digest),
+        metadata=_metadata(version, rollout, judged, url),
+    )
+
+
+@dg.op(name="endpoint", out={"result": dg.Out(Endpoint)})
+def first_endpoint(
+    context: dg.AssetExecutionContext,
+    config: DeploymentConfig,
+    registered_model: RegisteredModel,
+    profile: dg.ResourceParam[Profile],
+    registry: dg.ResourceParam[Registry],
+    serving: dg.ResourceParam[Serving],
+    judge: Judge,
+):
+    """A URL that serves one version. The version is loaded beside the live one, must answer the
+    environment's samples, and only then gets the traffic; on any failure the live one stays.
+    """
+    return deploy(context, config, registered_model, profile, registry, serving, judge)
+
+
+@dg.op(
+    name="promoted_endpoint",
+    ins={"promotes_from": dg.In(dg.Nothing)},
+    out={"result": dg.Out(Endpoint)},
+)
+def promoted_endpoint(
+    context: dg.AssetExecutionContext,
+    config: DeploymentConfig,
+    registered_model: RegisteredModel,
+    profile: dg.ResourceParam[Profile],
+    registry: dg.ResourceParam[Registry],
+    serving: dg.ResourceParam[Serving],
+    judge: Judge,
+):
+    """A URL that serves one version, which has served the environment before this one. It is
+    loaded beside the live one and must answer the samples before it gets the traffic.
+    """
+    return deploy(context, config, registered_model, profile, registry, serving, judge)
+
+
+def _promotion(judge: Judge, version: Version, environment: Environment) -> Iterator[Verdict]:
+    """Whether the version has served where this environment promotes from."""
+    before = environment.promotes_from
+    if before is None:
+        return
+    if judge.has_served(version, before):
+        yield Verdict("promotion", "open", f"served {before} with its samples passed")
+    else:
+        reason = f"has not served {before} yet; materialize {asset_name(before)} first"
+        yield Verdict("promotion", "closed", reason)
+
+
+def _record(
+    registry: Registry, version: Version, environment: Environment, rollout: Rollout, run_id: str
+) -> None:
+    """Keep what serves; also for a rollout that a killed run finished without a record."""
+    with registry.lock(version.model):
+        served = [
+            record
+            for record in registry.records(version.model, "deployments")
+            if record["environment"] == environment.name
+        ]
+        if rollout.outcome == "unchanged" and served and served[-1]["digest"] == version.digest:
+            return
+        content = {
+            "environment": environment.name,
+            "version": version.version,
+            "digest": version.digest,
+            "previous": served[-1]["version"] if served else None,
+            "run": run_id,
+            "started": rollout.started,
+            "ended": rollout.ended,
+        }
+        registry.record(version.model, "deployments", content)
+
+
+def _metadata(
+    version: Version, rollout: Rollout, judged: list[Verdict], url: str
+) -> dict[str, Any]:
+    return {
+        "version": version.version,
+        "digest": version.digest,
+        "outcome": rollout.outcome,
+        "previous_version": rollout.previous or 0,
+        "url": dg.MetadataValue.url(url),
+        "commit": version.manifest.source.commit,
+        "verdicts": dg.MetadataValue.md(table(judged)),
+        "samples": dg.MetadataValue.table(
+            [
+                dg.TableRecord({"sample": s.name, "milliseconds": round(1000 * s.seconds, 2)})
+                for s in rollout.samples
+            ]
+        ),
+    }
+
+
+def live_checks_op() -> dg.OpDefinition:
+    """The op of the checks on a live endpoint."""
+
+    @dg.op(
+        name="live_checks",
+        ins={"endpoint": dg.In(Endpoint)},
+        out={name: dg.Out(dg.Nothing, is_required=False) for name in LIVE_CHECKS},
+    )
+    def live_checks(
+        context: dg.AssetCheckExecutionContext,
+        endpoint,
+        profile: dg.ResourceParam[Profile],
+        serving: dg.ResourceParam[Serving],
+    ):
+        """Ask the live endpoint as an application would."""
+        environment = profile.environment(endpoint.environment)
+        key = dg.AssetKey([endpoint.model, asset_name(environment.name)])
+        samples = load_samples(profile.samples_of(endpoint.model, environment.name))
+        judged = {
+            "samples": lambda: _samples_check(serving, endpoint, samples),
+            "latency": lambda: _latency_check(serving, endpoint, samples, environment),
+            "refuses_without_key": lambda: _key_check(serving, endpoint, samples),
+            "serves_version": lambda: _version_check(serving, endpoint, samples),
+        }
+        for check in context.selected_asset_check_keys:
+            passed, description, metadata = _answered(judged[check.name])
+            yield dg.AssetCheckResult(
+                passed=passed,
+                check_name=check.name,
+                asset_key=key,
+                description=description,
+                metadata={"version": endpoint.version, **metadata},
+            )
+
+    return live_checks
+
+
+Judged = tuple[bool, str, dict[str, Any]]
+
+
+def _answered(check: Any) -> Judged:
+    """An endpoint that does not answer fails its checks, not the run."""
+    try:
+        return check()
+    except EndpointError as error:
+        return False, str(error), {}
+
+
+def _samples_check(serving: Serving, endpoint: Endpoint, samples: list[Sample]) -> Judged:
+    ask = serving.asker(endpoint.model, endpoint.environment)
+    problems = [f"{s.name}: {p}" for s in samples for p in run_sample(ask, s).problems]
+    return not problems, "; ".join(problems) or f"{len(samples)} samples passed", {}
+
+
+def _latency_check(
+    serving: Serving, endpoint: Endpoint, samples: list[Sample], environment: Environment
+) -> Judged:
+    ask = serving.asker(endpoint.model, endpoint.environment)
+    sample = next((s for s in samples if s.expect.status == 200), samples[0])
+    seconds = sorted(ask(sample.request).seconds for _ in range(LATENCY_REQUESTS))
+    p95 = 1000 * seconds[int(0.95 * LATENCY_REQUESTS) - 1]
+    passed = p95 <= environment.latency_ms
+    description = f"95 % within {p95:.1f} ms, limit {environment.latency_ms:g} ms"
+    return passed, description, {"p95_milliseconds": p95}
+
+
+def _key_check(serving: Serving, endpoint: Endpoint, samples: list[Sample]) -> Judged:
+    ask = serving.asker(endpoint.model, endpoint.environment, key="")
+    status = ask(samples[0].request).status
+    return status == 401, f"answers {status} to a request without a key", {}
+
+
+def _version_check(serving: Serving, endpoint: Endpoint, samples: list[Sample]) -> Judged:
+    ask = serving.asker(endpoint.model, endpoint.environment)
+    found = ask(samples[0].request).headers.get("x-mlops-version", "none")
+    wanted = str(endpoint.version)
+    return found == wanted, f"version {found} answers, the asset says {wanted}", {}

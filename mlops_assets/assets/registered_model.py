@@ -1,0 +1,213 @@
+"""The asset ``registered_model``: one immutable version; its gates are its checks."""
+
+import shutil
+from pathlib import Path
+
+import dagster as dg
+
+from mlops_assets.evidence import Evidence, Manifest
+from mlops_assets.files import digest_file, files_below, read_json, to_json, write_atomic
+from mlops_assets.gates import GATES, table
+from mlops_assets.judgement import Judge
+from mlops_assets.model_card import model_card
+from mlops_assets.references import RegisteredModel, TrainedModel
+from mlops_assets.scoring.schema import Feature
+from mlops_assets.spec import ModelSpec, parse_model
+from resources.artifacts import Artifacts
+from resources.environment import Profile
+from resources.registry import Registry, Version
+
+
+def environment_check(environment: str) -> str:
+    """Name of the check that says whether an environment would take the version."""
+    return f"gate_{environment}"
+
+
+@dg.op(name="registered_model", out={"result": dg.Out(RegisteredModel)})
+def registered_model(
+    context: dg.AssetExecutionContext,
+    trained_model: TrainedModel,
+    artifacts: Artifacts,
+    registry: dg.ResourceParam[Registry],
+):
+    """The next version in the registry: bundle, evidence, lineage. The same identity again is the
+    same version. What its gates say is on its checks.
+    """
+    model = trained_model.model
+    version = registry.find(model, trained_model.identity)
+    if version is None:
+        with artifacts.workspace() as folder:
+            bundle = folder / "bundle"
+            build_bundle(trained_model, artifacts.path("trained", trained_model.identity), bundle)
+            version = registry.register(model, bundle)
+        context.log.info(f"registered version {version.version}")
+    release = _release(registry, trained_model, version, context.run.run_id)
+    reference = RegisteredModel(
+        model=model,
+        version=version.version,
+        digest=version.digest,
+        identity=trained_model.identity,
+        release=release,
+    )
+    return dg.MaterializeResult(
+        asset_key=context.asset_key,
+        value=reference,
+        data_version=dg.DataVersion(f"{version.digest}-{release}"),
+        metadata={
+            "version": version.version,
+            "digest": version.digest,
+            "release": release,
+            "identity": trained_model.identity,
+            "commit": trained_model.commit.commit,
+            "snapshot": trained_model.snapshot.digest,
+            "card": dg.MetadataValue.md((version.bundle / "MODEL_CARD.md").read_text("utf-8")),
+            "path": dg.MetadataValue.path(str(version.bundle)),
+        },
+    )
+
+
+def _release(registry: Registry, trained: TrainedModel, version: Version, run_id: str) -> int:
+    """The number of this release; releasing what was released last is not another release."""
+    with registry.lock(trained.model):
+        releases = registry.records(trained.model, "releases")
+        if releases and releases[-1]["digest"] == version.digest:
+            known = {r["commit"] for r in releases if r["digest"] == version.digest}
+            if trained.commit.commit in known:
+                return int(releases[-1]["release"])
+        number = int(releases[-1]["release"]) if releases else 0
+        again = bool(releases) and releases[-1]["digest"] == version.digest
+        content = {
+            # Another commit of the same identity is an alias, not something newer to deploy.
+            "release": number if again else number + 1,
+            "version": version.version,
+            "digest": version.digest,
+            "commit": trained.commit.commit,
+            "run": run_id,
+        }
+        registry.record(trained.model, "releases", content)
+        return int(content["release"])
+
+
+def build_bundle(trained: TrainedModel, folder: Path, bundle: Path) -> None:
+    """Lay out a version: the training process's files, the card, and the manifest over all."""
+    shutil.copytree(folder, bundle)
+    spec_file = _spec_file(bundle, trained.model)
+    spec = parse_model(spec_file.read_text("utf-8"), trained.model, spec_file)
+    described = read_json(bundle / "estimator.json")
+    (bundle / "estimator.json").unlink()
+    content = {
+        "format": 1,
+        "model": trained.model,
+        "task": spec.task,
+        "identity": trained.identity,
+        "target": spec.data.target,
+        "features": features(spec),
+        "labels": described["labels"],
+        "parameters": spec.parameters,
+        "packages": trained.packages,
+        "python": trained.python,
+        "platform": trained.platform,
+        "source": trained.commit.model_dump(),
+        "snapshot": {
+            "digest": trained.snapshot.digest,
+            "rows": trained.snapshot.rows,
+            "contract": trained.snapshot.contract,
+        },
+        "contract": spec.contract_digest,
+        "policy": spec.gates.model_dump(exclude_none=True),
+        "files": {},
+    }
+    readme = spec_file.with_name("README.md")
+    card = model_card(
+        Manifest.model_validate(content),
+        Evidence.model_validate_json((bundle / "evidence.json").read_bytes()),
+        spec.owner,
+        readme.read_text("utf-8") if readme.is_file() else "",
+    )
+    write_atomic(bundle / "MODEL_CARD.md", card)
+    content["files"] = {p.relative_to(bundle).as_posix(): digest_file(p) for p in files_below(bundle)}
+    write_atomic(bundle / "manifest.json", to_json(content))
+
+
+def _spec_file(bundle: Path, model: str) -> Path:
+    """The released model.yaml: the shortest path, as further folders may hold one as well."""
+    found = sorted((bundle / "code").rglob(f"{model}/model.yaml"), key=lambda p: len(p.parts))
+    return found[0]
+
+
+def features(spec: ModelSpec) -> list[dict[str, object]]:
+    """The model's input, one entry per column, in the order of training."""
+    return [
+        Feature(
+            name=name,
+            type=column.type,
+            nullable=column.nullable,
+            minimum=column.minimum,
+            maximum=column.maximum,
+            categories=tuple(column.categories) if column.categories else None,
+        ).to_dict()
+        for name, column in ((n, spec.data.columns[n]) for n in spec.features)
+    ]
+
+
+def gates_op(environments: tuple[str, ...]):
+    """The op of all checks on registered_model: the model's gates, and one per environment."""
+    names = (*GATES, *(environment_check(name) for name in environments))
+
+    @dg.op(
+        name="gates",
+        ins={"registered_model": dg.In(RegisteredModel)},
+        out={name: dg.Out(dg.Nothing, is_required=False) for name in names},
+    )
+    def gates(
+        context: dg.AssetCheckExecutionContext,
+        registered_model,
+        profile: dg.ResourceParam[Profile],
+        registry: dg.ResourceParam[Registry],
+        judge: Judge,
+    ):
+        """What the model's own gates, and each environment's, say about the version."""
+        key = dg.AssetKey([registered_model.model, "registered_model"])
+        version = registry.version(registered_model.model, registered_model.version)
+        wanted = {check.name for check in context.selected_asset_check_keys}
+        judged = {verdict.gate: verdict for verdict in judge.judge(context, version)}
+        dirty = "integrity" in judged and len(judged) > 1 and version.manifest.source.dirty
+        for gate in GATES:
+            verdict = judged.get(gate, judged["integrity"])
+            if gate not in wanted:
+                continue
+            yield dg.AssetCheckResult(
+                passed=verdict.passed,
+                check_name=gate,
+                asset_key=key,
+                # A dirty version goes on to a development endpoint of the same run; every other
+                # environment refuses it by itself.
+                severity=_severity(dirty and gate == "provenance"),
+                description=f"{verdict.status}: {verdict.reason}",
+                metadata={"version": version.version},
+            )
+        for environment in profile.environments:
+            name = environment_check(environment.name)
+            if name not in wanted:
+                continue
+            there = judge.judge(context, version, environment)
+            closed = [verdict.gate for verdict in there if not verdict.passed]
+            yield dg.AssetCheckResult(
+                passed=not closed,
+                check_name=name,
+                asset_key=key,
+                description=f"closed: {', '.join(closed)}" if closed else "open",
+                metadata={
+                    "version": version.version,
+                    "digest": version.digest,
+                    "verdicts": dg.MetadataValue.md(table(there)),
+                },
+            )
+
+    return gates
+
+
+def _severity(only_a_warning: bool) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.WARN if only_a_warning else dg.AssetCheckSeverity.ERROR
+
+

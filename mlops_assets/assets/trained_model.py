@@ -1,0 +1,160 @@
+"""The asset ``trained_model``: trained from the exported source of one commit, in a process."""
+
+import base64
+import sys
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.evidence import Evidence
+from mlops_assets.files import read_json
+from mlops_assets.judgement import champion_request
+from mlops_assets.references import DatasetSnapshot, ReleasedCommit, TrainedModel
+from mlops_assets.release import (
+    SourceConfig,
+    identity,
+    installed_packages,
+    platform_name,
+    resolve_commit,
+)
+from mlops_assets.spec import ModelSpec
+from resources.artifacts import Artifacts
+from resources.environment import Profile
+from resources.git import GitSource
+from resources.references import References
+from resources.registry import Registry, Version
+from resources.serving import Serving
+from resources.training import Training, TrainingError
+from resources.verification import Verification
+
+
+@dg.op(name="trained_model", out={"result": dg.Out(TrainedModel)})
+def trained_model(
+    context: dg.AssetExecutionContext,
+    config: SourceConfig,
+    dataset: DatasetSnapshot,
+    profile: dg.ResourceParam[Profile],
+    git: GitSource,
+    artifacts: Artifacts,
+    references: References,
+    registry: dg.ResourceParam[Registry],
+    serving: dg.ResourceParam[Serving],
+    training: dg.ResourceParam[Training],
+    verification: Verification,
+):
+    """An estimator fitted in a process of its own, with everything measured about it. The same
+    source, data, parameters and packages are never trained twice.
+    """
+    released, spec = resolve_commit(context, config, profile, git, references)
+    if dataset.contract != spec.contract_digest:
+        raise dg.Failure(
+            f"the snapshot of commit {dataset.commit.commit[:10]} met another contract than "
+            f"commit {released.commit.commit[:10]} declares; materialize dataset in the same run",
+            allow_retries=False,
+        )
+    name = identity(dataset, released, spec)
+    with artifacts.lock("trained", name):
+        if artifacts.has("trained", name):
+            context.log.info(f"identity {name[:12]} was trained before; nothing to do")
+        else:
+            verification.prepare()
+            champion = serving.champion(released.model, registry)
+            with artifacts.workspace() as folder:
+                request = _request(spec, released, dataset, profile, artifacts, champion)
+                git.export(spec, released.commit, folder / "source")
+                request["source"] = str(folder / "source")
+                output = folder / "output"
+                output.mkdir()
+                try:
+                    training.run(context, request, output)
+                except TrainingError as error:
+                    raise dg.Failure(str(error), allow_retries=False) from None
+                _keep_comparison(registry, released.model, name, output)
+                (folder / "source").rename(output / "code")
+                artifacts.publish("trained", name, output)
+    reference = TrainedModel(
+        model=released.model,
+        identity=name,
+        snapshot=dataset,
+        commit=released.commit,
+        packages=installed_packages(),
+        python=sys.version.split()[0],
+        platform=platform_name(),
+    )
+    return dg.MaterializeResult(
+        asset_key=context.asset_key,
+        value=reference,
+        data_version=dg.DataVersion(name),
+        metadata=_metadata(reference, artifacts.path("trained", name)),
+    )
+
+
+def _request(
+    spec: ModelSpec,
+    released: ReleasedCommit,
+    dataset: DatasetSnapshot,
+    profile: Profile,
+    artifacts: Artifacts,
+    champion: Version | None,
+) -> dict[str, Any]:
+    """What the training process is asked; see ``mlops_assets.training.runner``."""
+    return {
+        "mode": "train",
+        "model": released.model,
+        "spec": spec.model_dump(mode="json"),
+        "folder": spec.folder,
+        "repository": str(profile.root),
+        "snapshot": str(artifacts.path("snapshots", dataset.digest) / "data.parquet"),
+        "champion": champion_request(champion),
+    }
+
+
+def _keep_comparison(registry: Registry, model: str, name: str, output: Path) -> None:
+    """Comparisons are records of their own: the champion may be another one at deployment."""
+    path = output / "comparison.json"
+    if path.is_file():
+        comparison = read_json(path)
+        registry.record(model, "comparisons", {**comparison, "candidate": name})
+        path.unlink()
+
+
+def _metadata(reference: TrainedModel, folder: Path) -> dict[str, Any]:
+    """Metrics as plain numbers, so that the page plots them; pictures inline."""
+    evidence = Evidence.model_validate_json((folder / "evidence.json").read_bytes())
+    commit = reference.commit
+    intervals = dg.MetadataValue.table(
+        [
+            dg.TableRecord({"metric": n, "value": m.value, "lower": m.lower, "upper": m.upper})
+            for n, m in evidence.metrics.items()
+        ]
+    )
+    slices = "\n".join(
+        f"| {s.column} | {s.value} | {s.rows} | "
+        + ", ".join(f"{n} {v:.3g}" for n, v in s.metrics.items() if v is not None)
+        + " |"
+        for s in evidence.slices
+    )
+    return {
+        **{name: metric.value for name, metric in evidence.metrics.items()},
+        "intervals": intervals,
+        "slices": dg.MetadataValue.md(f"| column | value | rows | metrics |\n|-|-|-|-|\n{slices}"),
+        **{path.stem: picture(path) for path in sorted((folder / "pictures").glob("*.png"))},
+        "commit": commit.commit,
+        "author": commit.author,
+        "message": commit.message,
+        "dirty": commit.dirty,
+        "snapshot": reference.snapshot.digest,
+        "training_rows": evidence.holdout.training_rows,
+        "holdout_rows": evidence.holdout.rows,
+        "identity": reference.identity,
+        "seconds": dg.MetadataValue.json(evidence.seconds),
+        "path": dg.MetadataValue.path(str(folder)),
+    }
+
+
+def picture(path: Path) -> dg.MarkdownMetadataValue:
+    """A PNG as the page shows it."""
+    encoded = base64.b64encode(path.read_bytes()).decode()
+    return dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{encoded})")
+

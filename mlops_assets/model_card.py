@@ -1,0 +1,73 @@
+"""The model card: what a version is for, how good it is, and where it comes from, in Markdown."""
+
+from __future__ import annotations
+
+from mlops_assets.evidence import Evidence, Manifest
+
+
+def model_card(manifest: Manifest, evidence: Evidence, owner: str, readme: str) -> str:
+    """The card of one version.
+
+    Args:
+        manifest: what the version was made from.
+        evidence: what was measured.
+        owner: the ``owner`` of model.yaml.
+        readme: the model's own README, which says what it is for and where its limits are.
+    """
+    source, holdout = manifest.source, evidence.holdout
+    metrics = _table(
+        ("metric", "value", "95 % interval"),
+        [(n, f"{m.value:.4g}", f"{m.lower:.4g} to {m.upper:.4g}") for n, m in evidence.metrics.items()],
+    )
+    importance = _table(
+        ("feature", "importance", "±"),
+        [(i.column, f"{i.mean:.3g}", f"{i.std:.2g}") for i in evidence.importance],
+    )
+    parts = [
+        readme.strip() or f"# {manifest.model}",
+        "## Performance",
+        f"On {holdout.rows} rows held out of {holdout.rows + holdout.training_rows}.",
+        metrics,
+        *_slices(evidence),
+        "## What it looks at",
+        "Loss of score when one feature's values are shuffled.",
+        importance,
+        "## Origin",
+        _table(
+            ("what", "value"),
+            [
+                ("owner", owner),
+                ("task", f"{manifest.task}, target `{manifest.target}`"),
+                ("commit", f"`{source.commit}` on {source.branch}{' + uncommitted files' if source.dirty else ''}"),
+                ("author", source.author),
+                ("message", source.message),
+                ("data", f"snapshot `{manifest.snapshot.digest}`, {manifest.snapshot.rows} rows"),
+                ("parameters", ", ".join(f"{k}={v}" for k, v in manifest.parameters.items())),
+                ("identity", f"`{manifest.identity}`"),
+                ("platform", f"{manifest.platform}, scikit-learn {manifest.packages.get('scikit-learn')}"),
+            ],
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _slices(evidence: Evidence) -> list[str]:
+    if not evidence.slices:
+        return []
+    names = list(evidence.metrics)
+    rows = [
+        (s.column, str(s.value), str(s.rows), *(_number(s.metrics.get(n)) for n in names))
+        for s in evidence.slices
+    ]
+    return ["### Slices", _table(("column", "value", "rows", *names), rows)]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"  # noqa: RUF001  (an en dash for «none»)
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    def line(cells: tuple[str, ...]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    return "\n".join([line(header), line(("---",) * len(header)), *map(line, rows)])

@@ -1,0 +1,47 @@
+"""What `mlops demo` prints while a run goes on: a line per step and per check, no more."""
+
+import logging
+
+import dagster as dg
+
+
+class _Lines(logging.Handler):
+    """Prints the events that people wait for."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = _line(record)
+        if line:
+            print(line, flush=True)
+
+
+def _line(record: logging.LogRecord) -> str | None:
+    meta = getattr(record, "dagster_meta", None) or {}
+    event = meta.get("dagster_event")
+    asset = (meta.get("step_key") or "").replace("__", "/")
+    if event is None:
+        text = meta.get("orig_message") or record.getMessage()
+        return f"    {asset}: {text}" if record.levelno >= logging.INFO else None
+    kind = event.event_type_value
+    if kind == "STEP_START":
+        return f"  … {asset}"
+    if kind == "STEP_SUCCESS":
+        return f"  ✓ {asset}  {event.event_specific_data.duration_ms / 1000:.1f} s"
+    if kind == "STEP_FAILURE":
+        failure = event.event_specific_data.user_failure_data
+        reason = failure.description if failure else event.event_specific_data.error_display_string
+        return f"  ✗ {asset}\n{reason}"
+    if kind == "STEP_SKIPPED":
+        return f"  - {asset}  not run: what it depends on failed"
+    if kind == "ASSET_CHECK_EVALUATION":
+        check = event.event_specific_data
+        if not check.passed:
+            return f"  ! {check.asset_key.to_user_string()} {check.check_name}: {check.description}"
+    return None
+
+
+@dg.logger(description="A line per step and per failed check.")
+def progress(_context: dg.InitLoggerContext) -> logging.Logger:
+    """The logger named ``progress``; quiet beside the lines above."""
+    logger = logging.Logger("mlops.progress", logging.DEBUG)  # noqa: LOG001  (one per run)
+    logger.addHandler(_Lines())
+    return logger

@@ -1,0 +1,43 @@
+"""Which process works on a run, so that a run whose process is gone is not waited for."""
+
+import os
+
+import dagster as dg
+import psutil
+
+#: Run tag: ``<pid>@<start time of that process>``; a reused pid has another start time.
+PROCESS_TAG = "mlops/process"
+
+
+def process_name(pid: int | None = None) -> str:
+    """This process, or another one, under a name that no later process has."""
+    process = psutil.Process(pid or os.getpid())
+    return f"{process.pid}@{process.create_time():.2f}"
+
+
+def is_running(name: str) -> bool:
+    """Whether the process of that name is still there."""
+    try:
+        return process_name(int(name.partition("@")[0])) == name
+    except (psutil.NoSuchProcess, ValueError):
+        return False
+
+
+def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark runs as failed whose process is gone; returns their ids.
+
+    A killed run says STARTED for ever, and what waits for runs in progress would wait for it.
+    """
+    unfinished = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    )
+    dead = [
+        run
+        for run in instance.get_runs(unfinished)
+        if PROCESS_TAG in run.tags and not is_running(run.tags[PROCESS_TAG])
+    ]
+    for run in dead:
+        instance.report_run_failed(
+            run, f"process {run.tags[PROCESS_TAG].partition('@')[0]} ended without a word"
+        )
+    return [run.run_id for run in dead]

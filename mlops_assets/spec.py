@@ -1,0 +1,368 @@
+"""``model.yaml``, strict: what a data scientist declares about one model.
+
+Every mistake in a file is reported at once, each with its key path, what was found and what is
+allowed. Imports neither pandas nor scikit-learn: the code location loads this for every model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+Task = Literal["regression", "binary", "multiclass"]
+ColumnType = Literal["float", "integer", "string", "boolean", "timestamp"]
+Scalar = str | bool | int | float
+
+#: Metrics of each task under scikit-learn's names; True where greater is better.
+METRICS: dict[Task, dict[str, bool]] = {
+    "regression": {
+        "r2": True,
+        "root_mean_squared_error": False,
+        "mean_absolute_error": False,
+    },
+    "binary": {
+        "accuracy": True,
+        "balanced_accuracy": True,
+        "f1": True,
+        "roc_auc": True,
+        "log_loss": False,
+    },
+    "multiclass": {
+        "accuracy": True,
+        "balanced_accuracy": True,
+        "f1_macro": True,
+        "roc_auc_ovr": True,
+        "log_loss": False,
+    },
+}
+
+
+class SpecError(Exception):
+    """A file that people wrote does not say what it must; the message lists every place."""
+
+    def __init__(self, path: Path | str, problems: list[str]) -> None:
+        self.path = str(path)
+        self.problems = problems
+        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+
+
+class Strict(BaseModel):
+    """Base of everything parsed from a file: no unknown key, no coerced type, no change later."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Source(Strict):
+    """Where the model's code comes from."""
+
+    repository: str = Field(".", description="'.' for this repository, else a path or git URL.")
+    branch: str = Field("main", min_length=1, description="The branch whose head is released.")
+    folder: str | None = Field(
+        None, description="The model's folder there; default: mlops_assets/models/NAME."
+    )
+    paths: list[str] = Field(
+        default_factory=list,
+        description="Further folders of the repository that train.py imports, beside its own.",
+    )
+
+
+class Column(Strict):
+    """One column of the data contract."""
+
+    type: ColumnType
+    nullable: bool = False
+    minimum: float | None = Field(None, description="Least value allowed, in the column's unit.")
+    maximum: float | None = Field(None, description="Greatest value allowed.")
+    categories: list[Scalar] | None = Field(None, min_length=1, description="The values allowed.")
+    feature: bool = Field(True, description="False: kept for keys or slices, not for training.")
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Column:
+        bounded = self.minimum is not None or self.maximum is not None
+        if bounded and self.type not in ("float", "integer"):
+            raise ValueError(f"minimum and maximum are for float and integer, not {self.type}")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"minimum {self.minimum} is greater than maximum {self.maximum}")
+        allowed: dict[str, type | tuple[type, ...]] = {"string": str, "integer": int}
+        if self.categories is not None:
+            if self.type not in allowed:
+                raise ValueError(f"categories are for string and integer, not {self.type}")
+            wrong = [c for c in self.categories if not isinstance(c, allowed[self.type])]
+            if wrong:
+                raise ValueError(f"categories of a {self.type} column hold {wrong}")
+        return self
+
+
+class Data(Strict):
+    """Where the data lies, and the contract it must meet."""
+
+    location: str = Field(min_length=1, description="Folder under the storage root, or a URL.")
+    format: Literal["csv", "parquet"] = "csv"
+    key: list[str] = Field(min_length=1, description="Columns that together name one row.")
+    target: str
+    columns: dict[str, Column] = Field(min_length=2)
+    minimum_rows: int = Field(50, ge=2)
+
+    @model_validator(mode="after")
+    def _known_columns(self) -> Data:
+        unknown = [c for c in [*self.key, self.target] if c not in self.columns]
+        if unknown:
+            raise ValueError(f"key and target name {unknown}, which columns does not declare")
+        if self.target in self.key:
+            raise ValueError(f"target '{self.target}' cannot be part of the key")
+        nullable = [c for c in [*self.key, self.target] if self.columns[c].nullable]
+        if nullable:
+            raise ValueError(f"key and target must not be nullable, but {nullable} are")
+        if not self.features:
+            raise ValueError("no feature is left beside key and target")
+        return self
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the columns a model is trained on, in the order of the file."""
+        outside = {*self.key, self.target}
+        return [n for n, c in self.columns.items() if n not in outside and c.feature]
+
+
+class Split(Strict):
+    """Which rows are held out: a hash of the key, so that a row never changes sides."""
+
+    holdout: float = Field(0.25, gt=0, lt=1, description="Share of the rows held out.")
+    columns: list[str] = Field(default_factory=list, description="Hash these, not the key.")
+    salt: str = Field("", description="Another salt is another split.")
+
+
+Thresholded = Literal["pessimistic", "value"]
+
+
+class Threshold(Strict):
+    """A limit on one metric."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+    on: Thresholded = Field(
+        "pessimistic",
+        description="Compare the pessimistic end of the 95 % interval, or the point value.",
+    )
+
+
+class ChampionGate(Strict):
+    """Not worse than the version that serves production, on the same rows."""
+
+    metric: str
+    tolerance: float = Field(ge=0, description="Loss allowed, in the metric's own unit.")
+    on: Thresholded = "pessimistic"
+
+
+class Gates(Strict):
+    """What a version must reach before it serves."""
+
+    quality: dict[str, Threshold] = Field(min_length=1)
+    champion: ChampionGate
+
+
+def _owner(value: str) -> str:
+    # Dagster's own rule for owners; checked here so that the error names the file.
+    if not (re.fullmatch(r"team:[\w-]+", value) or re.fullmatch(r"[^@\s]+@[^@\s]+\.\w+", value)):
+        raise ValueError("an owner is an e-mail address or 'team:NAME'")
+    return value
+
+
+class ModelSpec(Strict):
+    """The whole of ``model.yaml``; the name is the folder's."""
+
+    name: str = Field(exclude=True)
+    owner: Annotated[str, AfterValidator(_owner)]
+    description: str = ""
+    task: Task
+    source: Source = Source(repository=".", branch="main")
+    data: Data
+    split: Split = Split(holdout=0.25)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    slices: list[str] = Field(default_factory=list)
+    timeout_seconds: int = Field(3600, ge=1, description="Training is ended after this long.")
+    gates: Gates
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        problems = list(self._column_problems())
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _column_problems(self) -> Iterator[str]:
+        columns = self.data.columns
+        for place, names in (("slices", self.slices), ("split.columns", self.split.columns)):
+            unknown = [name for name in names if name not in columns]
+            if unknown:
+                yield f"{place} names {unknown}, which data.columns does not declare"
+        target = columns[self.data.target]
+        if self.task == "regression" and target.type not in ("float", "integer"):
+            yield f"task regression wants a float or integer target, found {target.type}"
+        if self.task != "regression" and target.type not in ("string", "integer", "boolean"):
+            yield f"task {self.task} wants a string, integer or boolean target, found {target.type}"
+        if self.task == "binary" and target.categories and len(target.categories) != 2:
+            yield f"task binary wants two categories of the target, found {len(target.categories)}"
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the columns a model is trained on."""
+        return self.data.features
+
+    @property
+    def folder(self) -> str:
+        """The model's folder inside its repository, a POSIX path."""
+        return self.source.folder or f"mlops_assets/models/{self.name}"
+
+    @property
+    def contract_digest(self) -> str:
+        """SHA-256 of what the data must look like; another digest needs another snapshot."""
+        return hashlib.sha256(self.data.model_dump_json().encode()).hexdigest()
+
+
+class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
+    """YAML that refuses a key written twice: the first one would be lost without a word."""
+
+
+def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)  # pyright: ignore[reportUnknownMemberType]
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key '{key}' is written twice", key_node.start_mark
+            )
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)
+
+
+def parse_model(text: str, name: str, path: Path | str) -> ModelSpec:
+    """Parse the text of a ``model.yaml``.
+
+    Args:
+        text: the file's content.
+        name: the model's name, which is its folder's.
+        path: where the text comes from; every problem is reported under it.
+
+    Raises:
+        SpecError: with every problem of the file, each on its own line.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,29}", name):
+        raise SpecError(
+            path,
+            [
+                f"folder '{name}': a model's name is 1 to 30 lower-case letters, digits and "
+                "underscores, a letter first"
+            ],
+        )
+    try:
+        loaded = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise SpecError(path, [f"{line}not readable as YAML: {error.problem}"]) from None
+    except yaml.YAMLError as error:
+        raise SpecError(path, [f"not readable as YAML: {error}"]) from None
+    if not isinstance(loaded, dict):
+        raise SpecError(path, ["must be a mapping with the keys owner, task, data, gates"])
+    if "name" in loaded:
+        raise SpecError(path, ["name: unknown key; the model's name is its folder's"])
+    # Checked on the raw mapping, so that a wrong metric is reported beside all other problems.
+    problems = list(metric_problems(loaded.get("task"), loaded.get("gates")))
+    try:
+        spec = ModelSpec.model_validate({**loaded, "name": name})
+    except ValidationError as error:
+        raise SpecError(path, describe_errors(error, ModelSpec) + problems) from None
+    if problems:
+        raise SpecError(path, problems)
+    return spec
+
+
+def metric_problems(task: Any, gates: Any) -> Iterator[str]:
+    """What is wrong with the metrics that unparsed ``gates`` name, for a model of ``task``."""
+    if task not in METRICS or not isinstance(gates, dict):
+        return  # reported by the parser
+    metrics = METRICS[task]
+    allowed = f"task {task} has {', '.join(metrics)}"
+    quality, champion = gates.get("quality"), gates.get("champion")
+    for name, threshold in (quality if isinstance(quality, dict) else {}).items():
+        if name not in metrics:
+            yield f"gates.quality.{name}: no such metric; {allowed}"
+        elif isinstance(threshold, dict):
+            wanted, other = ("minimum", "maximum") if metrics[name] else ("maximum", "minimum")
+            if wanted not in threshold or other in threshold:
+                yield f"gates.quality.{name}: wants a {wanted} and no {other}"
+    metric = champion.get("metric") if isinstance(champion, dict) else None
+    if isinstance(metric, str) and metric not in metrics:
+        yield f"gates.champion.metric: no metric '{metric}'; {allowed}"
+
+
+def load_model(folder: Path) -> ModelSpec:
+    """Read ``folder/model.yaml``; raises SpecError."""
+    path = folder / "model.yaml"
+    try:
+        return parse_model(path.read_text(encoding="utf-8"), folder.name, path)
+    except FileNotFoundError:
+        raise SpecError(path, ["missing; every folder under models/ holds one"]) from None
+    except UnicodeDecodeError as error:
+        raise SpecError(path, [f"not UTF-8: {error}"]) from None
+
+
+def model_folders(root: Path) -> list[Path]:
+    """Folders of ``root`` that are models, sorted by name; private and hidden ones are not."""
+    return sorted(
+        path
+        for path in root.iterdir()
+        if path.is_dir() and not path.name.startswith(("_", ".")) and any(path.iterdir())
+    )
+
+
+def describe_errors(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One line per problem: key path, what is wrong, what was found, what is allowed."""
+    return [_describe(item, model) for item in error.errors(include_url=False)]
+
+
+def _describe(item: Any, model: type[BaseModel]) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    prefix = f"{place}: " if place else ""
+    message = str(item["msg"])
+    if item["type"] == "extra_forbidden":
+        return f"{prefix}unknown key; allowed here: {_allowed_keys(model, item['loc'][:-1])}"
+    if item["type"] == "missing":
+        return f"{prefix}missing"
+    if item["type"] == "value_error":
+        return prefix + message.removeprefix("Value error, ")
+    found = item["input"]
+    shown = repr(found) if len(repr(found)) <= 80 else f"a {type(found).__name__}"
+    return f"{prefix}{message[0].lower()}{message[1:]}; found {shown}"
+
+
+def _allowed_keys(model: type[BaseModel], path: tuple[Any, ...]) -> str:
+    current: Any = model
+    for part in path:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(str(part))
+            current = field.annotation if field else None
+        else:  # dict[str, X] or list[X]: the value's type is the last argument
+            arguments = [a for a in getattr(current, "__args__", ()) if a is not type(None)]
+            current = arguments[-1] if arguments else None
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return ", ".join(n for n, f in current.model_fields.items() if not f.exclude)
+    return "none"

@@ -1,0 +1,1 @@
+"""All that touches the outside: storage, git, registry, training processes, endpoints."""

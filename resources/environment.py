@@ -1,0 +1,208 @@
+"""The profile: which environments there are, and what stands behind the resources.
+
+The only place that reads ``MLOPS_PROFILE`` and ``MLOPS_HOME``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+import mlops_assets
+from mlops_assets.spec import (
+    ChampionGate,
+    ModelSpec,
+    SpecError,
+    Strict,
+    Threshold,
+    describe_errors,
+    metric_problems,
+)
+
+#: The environment whose live version is the champion.
+PRODUCTION = "production"
+
+
+class EnvironmentGates(Strict):
+    """What one environment asks of a model beyond the model's own gates."""
+
+    quality: dict[str, Threshold] = Field(default_factory=dict)
+    champion: ChampionGate | None = None
+
+
+class LocalSettings(Strict):
+    """How the target ``local`` serves: one server process per endpoint, on 127.0.0.1."""
+
+    ports: dict[str, int] = Field(
+        default_factory=dict, description="Fixed port per model; the system chooses the others."
+    )
+    workers: int = Field(1, ge=1, le=64, description="Worker processes per endpoint.")
+
+
+class Environment(Strict):
+    """One file of ``environments/<profile>/``."""
+
+    json_schema: str | None = Field(None, alias="$schema", description="For editors.")
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")
+    target: Literal["local"] = Field(description="What serves here.")
+    promotes_from: str | None = Field(
+        None, description="A version must have served there, with its samples passed."
+    )
+    development: bool = Field(
+        False, description="Takes uncommitted work; of the gates only contract and integrity hold."
+    )
+    latency_ms: float = Field(
+        200.0, gt=0, description="95th percentile of one-row requests, in milliseconds."
+    )
+    local: LocalSettings = LocalSettings(workers=1)
+    gates: dict[str, EnvironmentGates] = Field(
+        default_factory=dict, description="Per model: stricter limits than model.yaml's."
+    )
+
+    def gates_of(self, model: str) -> EnvironmentGates:
+        """This environment's own limits for ``model``; without an entry there are none."""
+        return self.gates.get(model, EnvironmentGates())
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything that depends on where the platform runs."""
+
+    name: str
+    #: The checkout: models, environments and samples are read below it.
+    root: Path
+    #: The one folder that holds all state.
+    home: Path
+    #: Each after the one it promotes from.
+    environments: tuple[Environment, ...]
+
+    @property
+    def models(self) -> Path:
+        """The folder that holds one folder per model."""
+        return self.root / "mlops_assets" / "models"
+
+    def environment(self, name: str) -> Environment:
+        """The environment of that name; KeyError with the known ones otherwise."""
+        for environment in self.environments:
+            if environment.name == name:
+                return environment
+        known = ", ".join(e.name for e in self.environments)
+        raise KeyError(f"no environment '{name}' in profile {self.name}; there are: {known}")
+
+    def file_of(self, environment: str) -> Path:
+        """The JSON file that declares an environment."""
+        return self.root / "environments" / self.name / f"{environment}.json"
+
+    def samples_of(self, model: str, environment: str) -> Path:
+        """The file of named requests that a version must answer in an environment."""
+        return self.root / "samples" / "requests" / model / f"{environment}.json"
+
+
+def checkout() -> Path:
+    """The checkout that the running platform was installed from."""
+    return Path(mlops_assets.__file__).resolve().parent.parent
+
+
+def load_profile(variables: Mapping[str, str] | None = None, root: Path | None = None) -> Profile:
+    """Read the profile that the environment variables name.
+
+    Args:
+        variables: ``os.environ`` by default; ``MLOPS_PROFILE`` (default ``local``) picks the
+            folder of environments, ``MLOPS_HOME`` (default ``.mlops`` in the checkout) the state.
+        root: another checkout than the platform's own.
+
+    Raises:
+        SpecError: with every problem of every file.
+    """
+    variables = os.environ if variables is None else variables
+    root = root or checkout()
+    name = variables.get("MLOPS_PROFILE", "local")
+    home = Path(variables.get("MLOPS_HOME") or root / ".mlops").expanduser().absolute()
+    folder = root / "environments" / name
+    if not folder.is_dir():
+        known = sorted(p.name for p in (root / "environments").glob("*") if p.is_dir())
+        raise SpecError(
+            folder, [f"no profile '{name}'; MLOPS_PROFILE is one of: {', '.join(known)}"]
+        )
+    return Profile(name, root, home, _in_order(folder, _read_environments(folder)))
+
+
+def _read_environments(folder: Path) -> list[Environment]:
+    environments: list[Environment] = []
+    problems: list[str] = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            environment = Environment.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            problems += [f"{path.name}: {line}" for line in describe_errors(error, Environment)]
+            continue
+        if environment.name != path.stem:
+            problems.append(
+                f"{path.name}: name: found '{environment.name}', must be the file's: '{path.stem}'"
+            )
+        environments.append(environment)
+    if not environments and not problems:
+        problems.append("no environment; add a file such as staging.json")
+    if problems:
+        raise SpecError(folder, problems)
+    return environments
+
+
+def _in_order(folder: Path, environments: list[Environment]) -> tuple[Environment, ...]:
+    """Sort so that each environment comes after the one it promotes from."""
+    ordered: list[Environment] = []
+    waiting = list(environments)
+    while waiting:
+        names = {e.name for e in ordered}
+        ready = [e for e in waiting if e.promotes_from is None or e.promotes_from in names]
+        if not ready:
+            raise SpecError(
+                folder,
+                [
+                    f"{e.name}.json: promotes_from: '{e.promotes_from}' is no other environment "
+                    "here, or the chain is a circle"
+                    for e in waiting
+                ],
+            )
+        ordered += ready
+        waiting = [e for e in waiting if e not in ready]
+    return tuple(ordered)
+
+
+def looser_limits(environment: Environment, spec: ModelSpec) -> list[str]:
+    """Where an environment's limits for a model are wrong, or looser than the model's own."""
+    own = environment.gates_of(spec.name)
+    place = f"gates.{spec.name}"
+    problems = [
+        f"{place}.{problem.removeprefix('gates.')}"
+        for problem in metric_problems(spec.task, own.model_dump(exclude_none=True))
+    ]
+    if problems:
+        return problems
+    for metric, limit in own.quality.items():
+        model_limit = spec.gates.quality.get(metric)
+        if model_limit is None:
+            continue
+        if model_limit.minimum is not None and (limit.minimum or 0) < model_limit.minimum:
+            problems.append(
+                f"{place}.quality.{metric}.minimum: {limit.minimum} is looser than model.yaml's "
+                f"{model_limit.minimum}; an environment may only be stricter"
+            )
+        if model_limit.maximum is not None and (limit.maximum or 0) > model_limit.maximum:
+            problems.append(
+                f"{place}.quality.{metric}.maximum: {limit.maximum} is looser than model.yaml's "
+                f"{model_limit.maximum}; an environment may only be stricter"
+            )
+    champion = own.champion
+    if champion and champion.metric == spec.gates.champion.metric:
+        if champion.tolerance > spec.gates.champion.tolerance:
+            problems.append(
+                f"{place}.champion.tolerance: {champion.tolerance} is looser than model.yaml's "
+                f"{spec.gates.champion.tolerance}; an environment may only be stricter"
+            )
+    return problems

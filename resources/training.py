@@ -1,0 +1,79 @@
+"""Where training runs: in a process of its own, from the exported source of one commit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.errors import DagsterPipesExecutionError
+
+from mlops_assets.files import read_json, to_json, write_atomic
+
+
+class TrainingError(Exception):
+    """Training ended without a model; the message is the child's own, or how it ended."""
+
+
+class Training(dg.ConfigurableResource, ABC):  # pyright: ignore[reportMissingTypeArgument]
+    """Runs the training process and waits for it."""
+
+    @abstractmethod
+    def run(
+        self, context: dg.AssetExecutionContext, request: dict[str, Any], output: Path
+    ) -> None:
+        """Run one request of ``mlops_assets.training.runner``; its files appear in ``output``.
+
+        The child's log lines reach the run's log as they come; an interrupted run ends the child.
+
+        Raises:
+            TrainingError: with the child's own message.
+        """
+
+
+class LocalTraining(Training):
+    """A child process on this machine, through Dagster Pipes."""
+
+    def run(
+        self, context: dg.AssetExecutionContext, request: dict[str, Any], output: Path
+    ) -> None:
+        """See Training.run."""
+        path = output.with_name(f"{output.name}.request.json")
+        write_atomic(path, to_json({**request, "output": str(output)}))
+        client = dg.PipesSubprocessClient(env=_environment(output), cwd=str(output.parent))
+        command = [sys.executable, "-P", "-m", "mlops_assets.training.runner", str(path)]
+        try:
+            client.run(context=context, command=command)
+        except DagsterPipesExecutionError as error:
+            raise TrainingError(_reason(output, str(error))) from None
+        if (output / "error.json").is_file():
+            raise TrainingError(_reason(output, ""))
+
+
+def _environment(output: Path) -> dict[str, str]:
+    return {
+        "PYTHONHASHSEED": "0",  # the order of sets, which a train.py may rely on unknowingly
+        "MPLBACKEND": "agg",
+        "MPLCONFIGDIR": str(output.parent / "matplotlib"),
+        "MLOPS_RUN_PROCESS": str(os.getpid()),
+    }
+
+
+def _reason(output: Path, error: str) -> str:
+    path = output / "error.json"
+    if path.is_file():
+        found = read_json(path)
+        return f"{found['message']}\n{found.get('traceback') or ''}".rstrip()
+    hang = output / "timeout.txt"
+    if hang.is_file() and hang.stat().st_size:
+        return f"timeout_seconds of model.yaml is over\n{hang.read_text(encoding='utf-8')}"
+    code = error.rpartition("code ")[2].rstrip(".")
+    if code.lstrip("-").isdigit() and int(code) < 0:
+        name = signal.Signals(-int(code)).name
+        hint = "; the machine may have run out of memory" if name == "SIGKILL" else ""
+        return f"the training process was ended by {name}{hint}"
+    return f"the training process ended without a result or an error (exit code {code or '0'})"

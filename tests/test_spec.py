@@ -1,0 +1,140 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlops_assets.spec import METRICS, SpecError, load_model, model_folders, parse_model
+
+GOOD = """
+owner: team:health
+task: regression
+data:
+  location: diabetes
+  key: [patient]
+  target: progression
+  columns:
+    patient: {type: integer}
+    age: {type: float, minimum: 0, maximum: 120}
+    sex: {type: string, categories: [female, male], nullable: true}
+    progression: {type: float}
+slices: [sex]
+gates:
+  quality: {r2: {minimum: 0.3}}
+  champion: {metric: r2, tolerance: 0.05}
+"""
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        parse_model(text, "diabetes", "models/diabetes/model.yaml")
+    for line in str(caught.value).splitlines():
+        assert line.startswith("models/diabetes/model.yaml: ")
+    return caught.value.problems
+
+
+def test_defaults_are_those_of_this_repository() -> None:
+    spec = parse_model(GOOD, "diabetes", "model.yaml")
+    assert spec.source.repository == "."
+    assert spec.source.branch == "main"
+    assert spec.folder == "mlops_assets/models/diabetes"
+    assert spec.features == ["age", "sex"]
+
+
+def test_unknown_key_names_its_place_and_what_is_allowed() -> None:
+    found = problems(GOOD.replace("nullable: true", "nullible: true"))
+    assert found == [
+        "data.columns.sex.nullible: unknown key; allowed here: type, nullable, minimum, maximum, "
+        "categories, feature, description"
+    ]
+
+
+def test_all_problems_of_a_file_come_at_once() -> None:
+    text = (
+        GOOD.replace("team:health", "health")
+        .replace("type: float, minimum: 0", "type: number, minimum: zero")
+        .replace("metric: r2", "metric: accuracy")
+    )
+    found = problems(text)
+    places = {line.split(":")[0] for line in found}
+    assert places == {
+        "owner",
+        "data.columns.age.type",
+        "data.columns.age.minimum",
+        "gates.champion.metric",
+    }
+    assert any("found 'number'" in line and "'float'" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("r2: {minimum: 0.3}", "f1: {minimum: 0.3}", "gates.quality.f1: no such metric; task"),
+        ("r2: {minimum: 0.3}", "r2: {maximum: 0.3}", "gates.quality.r2: wants a minimum"),
+        ("task: regression", "task: clustering", "task: input should be 'regression'"),
+        ("key: [patient]", "key: [id]", "key and target name ['id']"),
+        ("key: [patient]", "key: [sex]", "must not be nullable"),
+        ("slices: [sex]", "slices: [region]", "slices names ['region']"),
+        ("maximum: 120", "maximum: -1", "minimum 0.0 is greater than maximum -1.0"),
+        ("categories: [female, male]", "categories: [1]", "categories of a string column"),
+        ("progression: {type: float}", "progression: {type: string}", "wants a float or integer"),
+        ("task: regression", "task: regression\ntask: binary", "key 'task' is written twice"),
+        ("owner: team:health", "owner: [", "not readable as YAML"),
+        ("owner: team:health", "name: x\nowner: team:health", "name: unknown key"),
+    ],
+)
+def test_mistakes(old: str, new: str, message: str) -> None:
+    assert any(message in line for line in problems(GOOD.replace(old, new, 1)))
+
+
+def test_a_file_that_is_no_mapping() -> None:
+    assert problems("- 1") == ["must be a mapping with the keys owner, task, data, gates"]
+
+
+def test_a_binary_target_has_two_categories() -> None:
+    text = (
+        GOOD.replace("task: regression", "task: binary")
+        .replace("progression: {type: float}", "progression: {type: string, categories: [a]}")
+        .replace("r2", "f1")
+    )
+    assert any("two categories of the target, found 1" in line for line in problems(text))
+
+
+def test_folder_names_are_names(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="a model's name is 1 to 30"):
+        parse_model(GOOD, "My-Model", "model.yaml")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "_private").mkdir()
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "train.py").write_text("")
+    assert model_folders(tmp_path) == [tmp_path / "real"]
+    with pytest.raises(SpecError, match=r"model\.yaml: missing"):
+        load_model(tmp_path / "real")
+    (tmp_path / "real" / "model.yaml").write_bytes(b"owner: \xff")
+    with pytest.raises(SpecError, match="not UTF-8"):
+        load_model(tmp_path / "real")
+
+
+def test_the_contract_digest_follows_the_contract_alone() -> None:
+    one = parse_model(GOOD, "diabetes", "model.yaml")
+    other_gate = parse_model(GOOD.replace("0.3", "0.4"), "diabetes", "model.yaml")
+    other_range = parse_model(GOOD.replace("120", "130"), "diabetes", "model.yaml")
+    assert one.contract_digest == other_gate.contract_digest
+    assert one.contract_digest != other_range.contract_digest
+
+
+@given(st.sampled_from(sorted(METRICS)), st.text(st.characters(categories=["Ll"]), min_size=1))
+def test_only_the_metrics_of_the_task_can_be_gates(task: str, metric: str) -> None:
+    target = "{type: float}" if task == "regression" else "{type: string}"
+    bound = "minimum" if METRICS[task].get(metric, True) else "maximum"  # type: ignore[index]
+    text = (
+        GOOD.replace("task: regression", f"task: {task}")
+        .replace("progression: {type: float}", f"progression: {target}")
+        .replace("r2: {minimum", f"{metric}: {{{bound}")
+        .replace("metric: r2", f"metric: {next(iter(METRICS[task]))}")  # type: ignore[index]
+    )
+    if metric in METRICS[task]:  # type: ignore[index]
+        parse_model(text, "diabetes", "model.yaml")
+    else:
+        with pytest.raises(SpecError):
+            parse_model(text, "diabetes", "model.yaml")
