@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 #: Chance of one false alarm over all columns of a table in which nothing moved.
@@ -56,8 +57,8 @@ def drift(reference: Path, current: Path, columns: list[str]) -> list[ColumnDrif
 
 def _read(path: Path, column: str) -> np.ndarray[Any, Any]:
     values = pq.read_table(path, columns=[column]).column(0)
-    if values.null_count and values.type.bit_width == 64:
-        return values.cast("float64", safe=False).to_numpy()
+    if pa.types.is_integer(values.type) or pa.types.is_boolean(values.type):
+        values = values.cast(pa.float64(), safe=False)  # so that a missing value is NaN
     return values.to_numpy()
 
 

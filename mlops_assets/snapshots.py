@@ -185,7 +185,7 @@ def _csv_batches(file: StoredFile) -> Iterator[pa.RecordBatch]:
 
 def _parquet_batches(file: StoredFile) -> Iterator[pa.RecordBatch]:
     with file.path.open("rb") as stream:
-        yield from pq.ParquetFile(stream).iter_batches(BATCH_ROWS)
+        yield from pq.ParquetFile(stream, pre_buffer=False).iter_batches(BATCH_ROWS)
 
 
 def _same_columns(
@@ -371,7 +371,8 @@ def content_digest(path: Path) -> tuple[str, int]:
     Independent of the writer, its version, compression and row groups: each column's values,
     validity and text lengths run through hashes of their own.
     """
-    file = pq.ParquetFile(path)
+    # Read ahead, the whole file would be in memory.
+    file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     schema = file.schema_arrow
     hashes = {name: [hashlib.sha256() for _ in range(3)] for name in schema.names}
     rows = 0

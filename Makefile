@@ -1,0 +1,74 @@
+# `make help` lists the targets. All state lies in $(MLOPS_HOME), .mlops/ by default.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+TOOLS := .tools
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Byte code is written: without it each start takes three times as long.
+unexport PYTHONDONTWRITEBYTECODE
+export UV_COMPILE_BYTECODE := 1
+export UV_PYTHON_DOWNLOADS := never
+export UV_NO_PROGRESS := 1
+
+# uv from PATH, else one of our own; its cache goes with it where the home folder takes none.
+UV := $(shell command -v uv 2>/dev/null || echo $(TOOLS)/uv/bin/uv)
+ifneq ($(shell mkdir -p "$${HOME:-/nonexistent}/.cache/uv" 2>/dev/null && test -w "$$HOME/.cache/uv" && echo ok),ok)
+export UV_CACHE_DIR := $(CURDIR)/$(TOOLS)/uv-cache
+endif
+
+.PHONY: help install demo dev stop test lint format clean lock bench
+
+help: ## List the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+install: $(INSTALLED) ## Install the locked packages into .venv.
+
+$(TOOLS)/uv/bin/uv:
+	@echo "uv is not on PATH: installing it into $(TOOLS)/uv"
+	@$(PYTHON) -m venv $(TOOLS)/uv && $(TOOLS)/uv/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check uv
+
+$(INSTALLED): requirements.lock pyproject.toml | $(filter $(TOOLS)/%,$(UV))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11")'
+	@echo "installing the locked packages into $(VENV)"
+	@test -x $(BIN)/python || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" $(VENV)
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(INSTALLED) ## Release and deploy both sample models; prints the endpoints.
+	@$(BIN)/mlops demo
+
+dev: $(INSTALLED) ## Dagster's page on the same state; Ctrl-C ends it.
+	@$(BIN)/mlops dev
+
+stop: $(INSTALLED) ## End what `make demo` and `make dev` started.
+	@$(BIN)/mlops stop
+
+test: $(INSTALLED) ## The whole test suite, with coverage.
+	@$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## Format, lint, types, model.yaml and environments.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/basedpyright
+	@$(BIN)/mlops validate
+
+format: $(INSTALLED) ## Format the code and mend what ruff can mend.
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED) ## Cost of the whole chain beside a bare script and a minimal Dagster job.
+	@$(BIN)/python -m tests.bench
+
+lock: ## Resolve the dependencies anew into requirements.lock.
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras --upgrade pyproject.toml --output-file requirements.lock
+
+clean: ## End what runs, then remove the state, the environment and all caches.
+	@if test -x $(BIN)/mlops; then $(BIN)/mlops stop; fi
+	@rm -rf "$${MLOPS_HOME:-.mlops}" $(VENV) $(TOOLS) .coverage* .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

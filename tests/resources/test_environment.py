@@ -1,0 +1,90 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mlops_assets.spec import SpecError, parse_model
+from resources.environment import Environment, checkout, load_profile, looser_limits
+from tests.repository import MODEL_YAML
+
+
+def write(root: Path, **environments: object) -> None:
+    folder = root / "environments" / "local"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in environments.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def local(name: str, **more: object) -> dict[str, object]:
+    return {"name": name, "target": "local", **more}
+
+
+def test_each_environment_comes_after_the_one_it_promotes_from(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        alpha=local("alpha", promotes_from="beta"),
+        beta=local("beta", promotes_from="gamma"),
+        gamma=local("gamma"),
+    )
+    profile = load_profile({"MLOPS_HOME": str(tmp_path / "home")}, tmp_path)
+    assert [e.name for e in profile.environments] == ["gamma", "beta", "alpha"]
+    assert profile.home == tmp_path / "home"
+    assert profile.environment("beta").promotes_from == "gamma"
+    with pytest.raises(KeyError, match="there are: gamma, beta, alpha"):
+        profile.environment("delta")
+
+
+def test_state_lies_in_the_checkout_by_default(tmp_path: Path) -> None:
+    write(tmp_path, staging=local("staging"))
+    assert load_profile({}, tmp_path).home == tmp_path / ".mlops"
+
+
+def test_every_problem_of_every_file_at_once(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        staging=local("stage", workers=2),
+        production={"name": "production", "target": "cloud"},
+        test=local("other"),
+    )
+    with pytest.raises(SpecError) as caught:
+        load_profile({}, tmp_path)
+    text = str(caught.value)
+    assert "staging.json: workers: unknown key; allowed here:" in text
+    assert "production.json: target: input should be" in text
+    assert "test.json: name: found 'other', must be the file's: 'test'" in text
+
+
+def test_a_circle_or_a_name_that_is_not_there(tmp_path: Path) -> None:
+    write(tmp_path, staging=local("staging", promotes_from="testing"))
+    with pytest.raises(SpecError, match="'testing' is no other environment"):
+        load_profile({}, tmp_path)
+
+
+def test_profiles_that_are_not_there(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(SpecError, match="no environment; add a file"):
+        load_profile({}, tmp_path)
+    with pytest.raises(SpecError, match="MLOPS_PROFILE is one of: local"):
+        load_profile({"MLOPS_PROFILE": "moon"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("gates", "message"),
+    [
+        ({"quality": {"r2": {"minimum": 0.4}}}, "0.4 is looser than model.yaml's 0.5"),
+        ({"quality": {"f1": {"minimum": 0.4}}}, "gates.rent.quality.f1: no such metric"),
+        ({"champion": {"metric": "r2", "tolerance": 0.2}}, "0.2 is looser than model.yaml's 0.05"),
+        ({"quality": {"r2": {"minimum": 0.6}}}, None),
+        ({"champion": {"metric": "r2", "tolerance": 0.0}}, None),
+    ],
+)
+def test_an_environment_may_only_be_stricter(gates: object, message: str | None) -> None:
+    spec = parse_model(MODEL_YAML, "rent", "model.yaml")
+    environment = Environment.model_validate(local("staging", gates={"rent": gates}))
+    found = looser_limits(environment, spec)
+    assert [message in line for line in found] == ([True] if message else [])
+
+
+def test_the_schema_for_editors_is_in_step() -> None:
+    path = checkout() / "environments" / "environment.schema.json"
+    assert json.loads(path.read_text()) == Environment.model_json_schema(by_alias=True)
