@@ -2,17 +2,13 @@
 
 import json
 import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mlops_assets.files import read_json, to_json, write_atomic
+from mlops_assets.files import read_json, write_atomic
 from mlops_assets.spec import SpecError, load_model, model_folders
 from resources.environment import Profile, load_profile, looser_limits
 
@@ -22,36 +18,11 @@ def main() -> None:
     """Machine learning as code: models, environments and their endpoints."""
 
 
-def _profile() -> Profile:
-    try:
-        profile = load_profile()
-    except SpecError as error:
-        raise click.ClickException(str(error)) from None
-    try:
-        (profile.home / "dagster").mkdir(parents=True, exist_ok=True)
-        write_atomic(profile.home / "dagster" / "dagster.yaml", _instance_file(profile))
-    except OSError as error:
-        raise click.ClickException(
-            f"state folder {profile.home}: cannot be written ({error.strerror}); "
-            "set MLOPS_HOME to a folder that can"
-        ) from None
-    os.environ["MLOPS_HOME"] = str(profile.home)
-    os.environ["DAGSTER_HOME"] = str(profile.home / "dagster")
-    return profile
-
-
-def _instance_file(profile: Profile) -> bytes:
-    return (profile.root / "dagster.yaml").read_bytes()
-
-
 @main.command()
 def validate() -> None:
     """Check every model.yaml and every environment; print all problems, exit 1 if any."""
+    profile = _profile()
     problems: list[str] = []
-    try:
-        profile = load_profile()
-    except SpecError as error:
-        raise click.ClickException(str(error)) from None
     folders = model_folders(profile.models)
     for folder in folders:
         try:
@@ -72,67 +43,168 @@ def validate() -> None:
 
 @main.command()
 def demo() -> None:
-    """Release every model with sample data and deploy it to staging and production."""
-    profile = _profile()
+    """Release every model with the sample data; deploy it to staging and production."""
+    profile = _writable_profile()
     _seed(profile)
     from mlops_assets.demo import release_all  # Dagster: slow to import
 
-    failed = release_all(profile)
-    _print_endpoints(profile, as_json=False)
-    if failed:
-        raise click.ClickException("the run failed; the reasons stand above")
-
-
-def _seed(profile: Profile) -> None:
-    """Copy samples/data into the local storage; files already there stay as they are."""
-    source, storage = profile.root / "samples" / "data", profile.home / "storage"
-    for path in sorted(source.rglob("*.csv")):
-        target = storage / path.relative_to(source)
-        if not target.exists():
-            write_atomic(target, path.read_bytes())
-            click.echo(f"{target.relative_to(profile.home)} <- samples/data")
+    succeeded = release_all(profile)
+    _print_endpoints(profile)
+    if not succeeded:
+        raise click.ClickException("the run failed; the reasons stand above, and on the page")
 
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 def endpoints(as_json: bool) -> None:
     """Print every endpoint: model, environment, version, URL, health, and how to ask it."""
-    _print_endpoints(_profile(), as_json)
+    profile = _profile()
+    if as_json:
+        click.echo(json.dumps(_statuses(profile), indent=2))
+    else:
+        _print_endpoints(profile)
 
 
-def _print_endpoints(profile: Profile, as_json: bool) -> None:
+@main.command()
+@click.argument("model")
+@click.argument("environment")
+@click.option("--sample", help="Name of the request in samples/requests; the first by default.")
+def invoke(model: str, environment: str, sample: str | None) -> None:
+    """Send one sample to an endpoint and print the answer."""
+    from resources.endpoints.base import EndpointError, Request
     from resources.serving import Serving
 
-    found = Serving(profile).all()
-    if as_json:
-        click.echo(json.dumps([status.as_dict() for status in found], indent=2))
-        return
+    profile = _profile()
+    try:
+        profile.environment(environment)
+        body = _sample_request(profile, model, environment, sample)
+        answer = Serving(profile).ask(model, environment, Request.of(body))
+    except KeyError as error:
+        raise click.ClickException(error.args[0]) from None
+    except (EndpointError, SpecError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(answer.body.decode())
+    if answer.status != 200:
+        raise click.ClickException(f"the endpoint answers {answer.status}")
+
+
+@main.command()
+@click.option("--port", type=int, help="The page's port; 3000 by default, else a free one.")
+def dev(port: int | None) -> None:
+    """Dagster's page on the same state; Ctrl-C ends it."""
+    from mlops_assets import page
+
+    profile = _writable_profile()
+    try:
+        raise SystemExit(page.serve(profile, port))
+    except page.PageError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
+def stop() -> None:
+    """End every endpoint and the page; their state stays."""
+    from mlops_assets import page
+    from resources.serving import Serving
+
+    profile = _profile()
+    ended = [*page.stop(profile), *Serving(profile).stop()]
+    click.echo(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+
+
+def _profile() -> Profile:
+    try:
+        return load_profile()
+    except SpecError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _writable_profile() -> Profile:
+    """The profile, its state folder made ready, and named to all that is started from here."""
+    profile = _profile()
+    instance = profile.home / "dagster"
+    try:
+        write_atomic(instance / "dagster.yaml", (profile.root / "dagster.yaml").read_bytes())
+    except OSError as error:
+        raise click.ClickException(
+            f"state folder {profile.home}: cannot be written ({error.strerror}); "
+            "make room, or set MLOPS_HOME to another folder"
+        ) from None
+    os.environ["MLOPS_HOME"] = str(profile.home)
+    os.environ["DAGSTER_HOME"] = str(instance)
+    return profile
+
+
+def _seed(profile: Profile) -> None:
+    """Copy samples/data into the local storage; files already there stay as they are."""
+    source, storage = profile.root / "samples" / "data", profile.home / "storage"
+    seeded: dict[str, int] = {}
+    for path in sorted(source.glob("*/*.csv")):
+        target = storage / path.relative_to(source)
+        if not target.exists():
+            write_atomic(target, path.read_bytes())
+            seeded[path.parent.name] = seeded.get(path.parent.name, 0) + 1
+    for model, count in seeded.items():
+        click.echo(f"{storage / model}: {count} files from samples/data")
+
+
+def _statuses(profile: Profile) -> list[dict[str, Any]]:
+    from resources.serving import Serving
+
+    serving = Serving(profile)
+    found = [serving.status(model, environment) for model, environment in serving.known()]
+    return [
+        {
+            "model": status.model,
+            "environment": status.environment,
+            "version": status.version,
+            "url": status.url,
+            "healthy": status.healthy,
+            "key_file": str(status.key_file),
+        }
+        for status in found
+    ]
+
+
+def _print_endpoints(profile: Profile) -> None:
+    found = _statuses(profile)
     if not found:
-        click.echo("no endpoint yet; `make demo` makes four")
+        click.echo("no endpoint yet: `make demo` deploys the sample models")
         return
     rows = [("MODEL", "ENVIRONMENT", "VERSION", "HEALTHY", "URL")]
     rows += [
-        (s.model, s.environment, str(s.version or "-"), "yes" if s.healthy else "NO", s.url)
-        for s in found
+        (
+            status["model"],
+            status["environment"],
+            str(status["version"] or "-"),
+            "yes" if status["healthy"] else "NO",
+            status["url"] or "-",
+        )
+        for status in found
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     click.echo("")
     for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+        click.echo("  ".join(map(str.ljust, row, widths)).rstrip())
     click.echo("")
     for status in found:
-        line = _curl(profile, status)
-        if line:
-            click.echo(line)
+        if status["healthy"]:
+            click.echo(_curl(profile, status))
 
 
-def _curl(profile: Profile, status: Any) -> str | None:
-    """A line that asks an endpoint its first sample, ready to paste."""
-    body = _sample_body(profile, status.model, status.environment, None)
-    if body is None:
-        return None
-    text = json.dumps(body, separators=(",", ":"))
-    return (
-        f'curl -s -H "Authorization: Bearer $(head -1 {status.key_file})" '
-        f"-H 'Content-Type: application/json' -d '{text}' {status.url}/score"
-    )
+def _curl(profile: Profile, status: dict[str, Any]) -> str:
+    """A line that asks an endpoint its first sample, ready to paste; the key stays in its file."""
+    body = _sample_request(profile, status["model"], status["environment"], None)
+    text = shlex.quote(json.dumps(body, separators=(",", ":")))
+    key = f'"Authorization: Bearer $(head -1 {shlex.quote(status["key_file"])})"'
+    return f"curl -sS -H {key} -H 'Content-Type: application/json' -d {text} {status['url']}"
+
+
+def _sample_request(profile: Profile, model: str, environment: str, name: str | None) -> Any:
+    path: Path = profile.samples_of(model, environment)
+    if not path.is_file():
+        raise SpecError(path, ["missing; add a list of named requests"])
+    samples = {sample["name"]: sample["request"] for sample in read_json(path)}
+    if name is not None and name not in samples:
+        raise SpecError(path, [f"no sample '{name}'; there are: {', '.join(samples)}"])
+    return samples[name or next(iter(samples))]

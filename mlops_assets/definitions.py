@@ -7,7 +7,6 @@ import dagster as dg
 
 from mlops_assets.factory import ModelFactory
 from mlops_assets.judgement import Judge
-from mlops_assets.progress import progress
 from mlops_assets.spec import SpecError, load_model, model_folders
 from resources.artifacts import Artifacts
 from resources.environment import Profile, load_profile
@@ -65,7 +64,6 @@ def build_definitions(profile: Profile) -> dg.Definitions:
         *parts,
         dg.Definitions(
             resources=build_resources(profile),
-            loggers={"progress": progress},
             # Each step's work is in a process of its own already; the default executor would
             # import everything once more per step.
             executor=dg.in_process_executor,

@@ -37,13 +37,16 @@ class Artifacts(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeAr
         scratch.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned(scratch)
         folder = scratch / secrets.token_hex(8)
-        with FileLock(f"{folder}.lock"):
-            folder.mkdir()
-            try:
-                yield folder
-            finally:
-                remove_tree(folder)
-        Path(f"{folder}.lock").unlink(missing_ok=True)
+        lock = Path(f"{folder}.lock")
+        try:
+            with FileLock(lock):
+                folder.mkdir()
+                try:
+                    yield folder
+                finally:
+                    remove_tree(folder)
+        finally:
+            lock.unlink(missing_ok=True)
 
     def _remove_abandoned(self, scratch: Path) -> None:
         for path in scratch.glob("*.lock"):

@@ -3,8 +3,6 @@
 The bytes lie in the artifact store; what travels is a small JSON document.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,8 +67,8 @@ class ReferenceIOManager(dg.ConfigurableIOManager):  # pyright: ignore[reportMis
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Say which process works on the run: every step comes by here."""
-        if context.instance and context.run_id and context.instance.has_run(context.run_id):
-            context.instance.add_run_tags(context.run_id, {PROCESS_TAG: process_name()})
+        if context.instance and context.run and context.instance.has_run(context.run.run_id):
+            context.instance.add_run_tags(context.run.run_id, {PROCESS_TAG: process_name()})
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Keep an asset's reference under its run."""

@@ -9,9 +9,10 @@ from pydantic import Field
 from mlops_assets.gates import GatesClosedError, Verdict, require_open, table
 from mlops_assets.judgement import Judge
 from mlops_assets.references import Endpoint, RegisteredModel
-from mlops_assets.rollout import Rollout, RolloutError, Sample, load_samples, roll_out, run_sample
+from mlops_assets.rollout import Rollout, RolloutError, roll_out
+from mlops_assets.samples import Ask, Sample, load_samples, run_samples
 from mlops_assets.spec import SpecError
-from resources.endpoints.base import EndpointError, VersionRef
+from resources.endpoints.base import Answer, EndpointError, Request, VersionRef
 from resources.environment import Environment, Profile
 from resources.registry import Registry, RegistryError, Version
 from resources.serving import Serving
@@ -62,7 +63,7 @@ def deploy(
     try:
         samples = load_samples(profile.samples_of(model, environment.name))
         version = registry.version(model, config.version or registered_model.version)
-        with serving.open(model, environment, context.log.info) as target:
+        with serving.open(model, environment) as target:
             # Judged while nobody else deploys here: what serves cannot change in between.
             judged = [
                 *judge.judge(context, version, environment),
@@ -232,32 +233,38 @@ def _answered(check: Any) -> Judged:
         return False, str(error), {}
 
 
+def _asker(serving: Serving, endpoint: Endpoint, *, authorized: bool = True) -> Ask:
+    def ask(payload: Any) -> Answer:
+        request = Request.of(payload, authorized=authorized)
+        return serving.ask(endpoint.model, endpoint.environment, request)
+
+    return ask
+
+
 def _samples_check(serving: Serving, endpoint: Endpoint, samples: list[Sample]) -> Judged:
-    ask = serving.asker(endpoint.model, endpoint.environment)
-    problems = [f"{s.name}: {p}" for s in samples for p in run_sample(ask, s).problems]
-    return not problems, "; ".join(problems) or f"{len(samples)} samples passed", {}
+    results = run_samples(_asker(serving, endpoint), samples)
+    wrong = [str(result) for result in results if result.problems]
+    return not wrong, "; ".join(wrong) or f"{len(samples)} samples passed", {}
 
 
 def _latency_check(
     serving: Serving, endpoint: Endpoint, samples: list[Sample], environment: Environment
 ) -> Judged:
-    ask = serving.asker(endpoint.model, endpoint.environment)
     sample = next((s for s in samples if s.expect.status == 200), samples[0])
+    ask = _asker(serving, endpoint)
     seconds = sorted(ask(sample.request).seconds for _ in range(LATENCY_REQUESTS))
     p95 = 1000 * seconds[int(0.95 * LATENCY_REQUESTS) - 1]
-    passed = p95 <= environment.latency_ms
     description = f"95 % within {p95:.1f} ms, limit {environment.latency_ms:g} ms"
-    return passed, description, {"p95_milliseconds": p95}
+    return p95 <= environment.latency_ms, description, {"p95_milliseconds": p95}
 
 
 def _key_check(serving: Serving, endpoint: Endpoint, samples: list[Sample]) -> Judged:
-    ask = serving.asker(endpoint.model, endpoint.environment, key="")
-    status = ask(samples[0].request).status
+    status = _asker(serving, endpoint, authorized=False)(samples[0].request).status
     return status == 401, f"answers {status} to a request without a key", {}
 
 
 def _version_check(serving: Serving, endpoint: Endpoint, samples: list[Sample]) -> Judged:
-    ask = serving.asker(endpoint.model, endpoint.environment)
-    found = ask(samples[0].request).headers.get("x-mlops-version", "none")
+    answer = _asker(serving, endpoint)(samples[0].request)
+    found = answer.headers.get("x-mlops-version", "none")
     wanted = str(endpoint.version)
     return found == wanted, f"version {found} answers, the asset says {wanted}", {}

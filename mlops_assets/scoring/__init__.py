@@ -1,0 +1,1 @@
+"""What runs where a model is served. Knows nothing of Dagster; imports no scikit-learn itself."""

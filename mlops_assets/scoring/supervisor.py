@@ -1,0 +1,259 @@
+"""``python -m mlops_assets.scoring.supervisor FOLDER`` keeps an endpoint's workers alive.
+
+Our own and not uvicorn's Multiprocess: that one restarts a crashing worker without pause, kills
+one that is busy for five seconds, and its workers outlive it. Here the workers are plain
+processes that inherit the listening socket, so a connection made while the only worker is being
+restarted waits in the socket's queue and is answered; a pipe tells them when the supervisor is
+gone.
+
+It writes ``state.json`` itself, once it is bound, and holds ``serving.lock`` for life: whoever
+started it may be killed at any moment without leaving a server that nobody finds.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.files import to_json, write_atomic
+from mlops_assets.scoring import processes
+from mlops_assets.scoring.generation import ack_path, read_acks
+
+HOST = "127.0.0.1"
+SETTINGS, STATE, LOCK, LOG = "settings.json", "state.json", "serving.lock", "server.log"
+#: Exit codes that whoever started the supervisor understands.
+ALREADY_SERVED, PORT_TAKEN = 3, 4
+MAXIMUM_LOG = 4 * 2**20
+POLL_SECONDS = 0.1
+#: A worker that crashes at once is started again after this long, and twice as long each time.
+FIRST_PAUSE, LONGEST_PAUSE, HEALTHY_AFTER = 0.1, 10.0, 30.0
+GRACE_SECONDS = 8.0
+logger = logging.getLogger("supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How an endpoint is to be served; written by whoever starts the supervisor."""
+
+    #: A fixed port, or None: the last one if it is free, else any.
+    port: int | None = None
+    workers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A running supervisor."""
+
+    id: str
+    pid: int
+    created: float
+    port: int
+    settings: Settings
+
+
+def read_state(folder: Path) -> State | None:
+    """The supervisor that was last started, running or not."""
+    try:
+        value: dict[str, Any] = json.loads((folder / STATE).read_bytes())
+        settings = Settings(**value.pop("settings"))
+        return State(**value, settings=settings)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+class Supervisor:
+    """Binds the port and keeps the workers alive."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._workers: list[_Worker] = []
+        self._ending = False
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; returns the exit code."""
+        before = read_state(self._folder)
+        self._end_leftovers()
+        try:
+            listening = bind(self._settings.port, before.port if before else None)
+        except OSError as error:
+            logger.error("port %s: %s", self._settings.port, error.strerror)
+            return PORT_TAKEN
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+        state = State(
+            before.id if before else secrets.token_hex(8),
+            os.getpid(),
+            processes.created(),
+            listening.getsockname()[1],
+            self._settings,
+        )
+        write_atomic(self._folder / STATE, to_json(asdict(state)))
+        logger.info("serving on %s:%d", HOST, state.port)
+        # Nobody writes into the pipe; it closes when this process ends, however it does.
+        reading, _writing = os.pipe()
+        self._workers = [
+            _Worker(self._folder, listening.fileno(), reading, state.id)
+            for _ in range(self._settings.workers)
+        ]
+        while not self._ending:
+            for worker in self._workers:
+                worker.keep()
+            bound_log(self._folder / LOG)
+            time.sleep(POLL_SECONDS)
+        self._stop_workers()
+        logger.info("ended")
+        return 0
+
+    def _end(self, *_: Any) -> None:
+        self._ending = True
+
+    def _end_leftovers(self) -> None:
+        """End workers of a supervisor that was killed: they may still hold the port."""
+        for ack in read_acks(self._folder):
+            processes.end(ack.pid, ack.created, grace=3)
+            ack_path(self._folder, ack.pid).unlink(missing_ok=True)
+
+    def _stop_workers(self) -> None:
+        for worker in self._workers:
+            worker.ask_to_end()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for worker in self._workers:
+            worker.wait(deadline)
+
+
+class _Worker:
+    """A place that is always to hold one running worker."""
+
+    def __init__(self, folder: Path, listening: int, reading: int, identity: str) -> None:
+        self._folder = folder
+        self._descriptors = (listening, reading)
+        self._identity = identity
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._not_before = 0.0
+        self._pause = FIRST_PAUSE
+
+    def keep(self) -> None:
+        """Start the worker if it does not run, unless it just crashed."""
+        if self._process is not None and self._process.poll() is not None:
+            self._crashed(self._process)
+        if self._process is None and time.monotonic() >= self._not_before:
+            self._process = self._start()
+            self._started = time.monotonic()
+
+    def ask_to_end(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+
+    def wait(self, deadline: float) -> None:
+        if self._process is None:
+            return
+        try:
+            self._process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _crashed(self, process: subprocess.Popen[bytes]) -> None:
+        lived = time.monotonic() - self._started
+        self._pause = FIRST_PAUSE if lived > HEALTHY_AFTER else self._pause
+        logger.error(
+            "worker %d ended with %s after %.1f s; another one in %.1f s",
+            process.pid, process.returncode, lived, self._pause,
+        )  # fmt: skip
+        self._not_before = time.monotonic() + self._pause
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        ack_path(self._folder, process.pid).unlink(missing_ok=True)
+        self._process = None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        listening, reading = self._descriptors
+        return subprocess.Popen(
+            [
+                sys.executable, "-P", "-m", "mlops_assets.scoring.worker", str(self._folder),
+                "--socket", str(listening), "--alive", str(reading), "--identity", self._identity,
+            ],
+            stdin=subprocess.DEVNULL,
+            pass_fds=self._descriptors,
+            # Small models lose more to threads than they win; workers are the parallelism.
+            env={**os.environ, **dict.fromkeys(_THREADS, "1")},
+        )  # fmt: skip
+
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def bind(port: int | None, preferred: int | None) -> socket.socket:
+    """A listening socket on the fixed port, else on the preferred one, else on any free one.
+
+    It listens at once: connections wait for the first worker instead of being refused.
+
+    Raises:
+        OSError: the fixed port is taken.
+    """
+    for candidate in [port] if port is not None else [preferred or 0, 0]:
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((HOST, candidate))
+            listening.listen(2048)
+        except OSError as error:
+            listening.close()
+            if port is not None or candidate == 0 or error.errno != errno.EADDRINUSE:
+                raise
+            continue
+        listening.set_inheritable(True)
+        return listening
+    raise AssertionError("the system always has a free port, or an error")
+
+
+def bound_log(path: Path) -> None:
+    """Move a log that grew too large aside; all who write append, so it may be truncated."""
+    if path.is_file() and path.stat().st_size > MAXIMUM_LOG:
+        older = path.with_suffix(".log.1")
+        older.write_bytes(path.read_bytes())
+        os.truncate(path, 0)
+
+
+def main() -> int:
+    """Serve the endpoint of a folder, unless another supervisor does."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
+    )
+    folder = Path(sys.argv[1])
+    with (folder / LOCK).open("w") as lock:
+        if not take(lock.fileno(), seconds=2):
+            logger.info("another supervisor serves %s", folder)
+            return ALREADY_SERVED
+        settings = Settings(**json.loads((folder / SETTINGS).read_bytes()))
+        return Supervisor(folder, settings).run()
+
+
+def take(descriptor: int, seconds: float) -> bool:
+    """Take an exclusive lock; waits a moment, for others take it briefly to see who lives."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

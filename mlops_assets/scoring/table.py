@@ -1,0 +1,208 @@
+"""A request's rows as checked columns: whatever form they came in, this is what is scored.
+
+Types are strict: a text is no number, 3.5 is no integer, true is no 1. Ranges and categories of
+the contract are not: a model must also answer for what it has not seen.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlops_assets.scoring.errors import RequestError
+from mlops_assets.scoring.schema import Feature, Schema
+
+#: Trees and ONNX compute in 32 bits; a greater number would overflow in some model and not others.
+GREATEST = 3.4028234663852886e38
+INTEGERS = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns of one length, in training order, every value of its feature's type or None."""
+
+    columns: dict[str, list[Any]]
+    rows: int
+
+
+def from_records(records: Sequence[Any], schema: Schema) -> Table:
+    """Turn objects ``{column: value}`` into a table; raises RequestError naming row and column."""
+    _some(records)
+    names = schema.names
+    wanted = set(names)
+    for row, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise RequestError(f"row {row}: wants an object of columns, found {_shown(record)}")
+        if record.keys() != wanted:
+            _refuse_columns(record, schema, f"row {row}: ")
+    return _checked({name: [record[name] for record in records] for name in names}, schema)
+
+
+def from_rows(rows: Sequence[Any], columns: Sequence[str], schema: Schema) -> Table:
+    """Turn lists of values into a table.
+
+    Args:
+        rows: one list of values per row.
+        columns: the columns' names in the order of the values.
+        schema: what the model wants.
+
+    Raises:
+        RequestError: naming row and column, both counted from 0.
+    """
+    _some(rows)
+    for row, values in enumerate(rows):
+        if not isinstance(values, list):
+            raise RequestError(f"row {row}: wants a list of values, found {_shown(values)}")
+        if len(values) != len(columns):
+            raise RequestError(
+                f"row {row}: {len(values)} values for {len(columns)} columns: {', '.join(columns)}"
+            )
+    transposed = dict(zip(columns, zip(*rows, strict=True), strict=True))
+    return _checked({name: list(transposed[name]) for name in schema.names}, schema)
+
+
+def check_columns(columns: Iterable[Any], schema: Schema) -> list[str]:
+    """The names of a request's columns, if they are those of the schema; raises RequestError."""
+    names = list(columns)
+    for name in names:
+        if not isinstance(name, str):
+            raise RequestError(f"columns: wants texts, found {_shown(name)}")
+    twice = sorted({name for name in names if names.count(name) > 1}) if _repeats(names) else []
+    if twice:
+        raise RequestError(f"columns: {_listed(twice)} written twice")
+    if set(names) != set(schema.names):
+        _refuse_columns(names, schema, "")
+    return names
+
+
+def outside_contract(table: Table, schema: Schema) -> str | None:
+    """The first value that the data contract does not allow, as a message; None if all are in."""
+    for feature in schema.features:
+        for row, value in enumerate(table.columns[feature.name]):
+            problem = _outside(value, feature)
+            if problem:
+                return f"row {row}, column '{feature.name}': {problem}"
+    return None
+
+
+def _repeats(names: list[str]) -> bool:
+    return len(set(names)) != len(names)
+
+
+def _some(rows: Sequence[Any]) -> None:
+    if not rows:
+        raise RequestError("data holds no row; send at least one")
+
+
+def _refuse_columns(found: Iterable[str], schema: Schema, place: str) -> None:
+    given = list(found)
+    missing = [name for name in schema.names if name not in set(given)]
+    unknown = [name for name in given if name not in set(schema.names)]
+    parts = [f"missing column {_listed(missing)}"] if missing else []
+    parts += [f"unknown column {_listed(unknown)}"] if unknown else []
+    raise RequestError(f"{place}{'; '.join(parts)}; the columns are: {', '.join(schema.names)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(_shown(name) for name in names[:10])
+    return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
+
+
+def _checked(columns: dict[str, list[Any]], schema: Schema) -> Table:
+    rows = len(columns[schema.features[0].name])
+    checked: dict[str, list[Any]] = {}
+    for feature in schema.features:
+        checked[feature.name] = list(_values(columns[feature.name], feature))
+    return Table(checked, rows)
+
+
+def _values(values: list[Any], feature: Feature) -> Iterator[Any]:
+    convert = _CONVERTERS[feature.type]
+    for row, value in enumerate(values):
+        if value is None:
+            if not feature.nullable:
+                raise RequestError(
+                    f"row {row}, column '{feature.name}': null, and the column is not nullable"
+                )
+            yield None
+            continue
+        try:
+            yield convert(value)
+        except (ValueError, OverflowError) as error:
+            raise RequestError(f"row {row}, column '{feature.name}': {error}") from None
+
+
+def _float(value: Any) -> float:
+    if type(value) is not float and type(value) is not int:
+        raise ValueError(f"wants a number, found {_shown(value)}")
+    if not -GREATEST <= value <= GREATEST:  # NaN is in no range
+        raise ValueError(f"wants a finite number below 3.4e38, found {_shown(value)}")
+    return float(value)
+
+
+def _integer(value: Any) -> int:
+    whole = type(value) is int or (type(value) is float and value.is_integer())
+    if not whole:
+        raise ValueError(f"wants an integer, found {_shown(value)}")
+    if int(value) not in INTEGERS:
+        raise ValueError(f"wants an integer of 64 bits, found {_shown(value)}")
+    return int(value)
+
+
+def _boolean(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"wants true or false, found {_shown(value)}")
+    return value
+
+
+def _string(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError(f"wants a text, found {_shown(value)}")
+    if not value.isascii():
+        value.encode()  # a lone surrogate, which JSON can spell, is a ValueError here
+    return value
+
+
+def _timestamp(value: Any) -> dt.datetime:
+    if type(value) is not str:
+        raise ValueError(f"wants an ISO 8601 text, found {_shown(value)}")
+    try:
+        moment = dt.datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f"wants an ISO 8601 time, found {_shown(value)}") from None
+    return moment.astimezone(dt.UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+_CONVERTERS = {
+    "float": _float,
+    "integer": _integer,
+    "boolean": _boolean,
+    "string": _string,
+    "timestamp": _timestamp,
+}
+
+
+def _outside(value: Any, feature: Feature) -> str | None:
+    if value is None:
+        return None
+    if feature.categories is not None and value not in feature.categories:
+        return f"{_shown(value)} is none of the contract's categories"
+    low = -math.inf if feature.minimum is None else feature.minimum
+    high = math.inf if feature.maximum is None else feature.maximum
+    if isinstance(value, (int, float)) and not low <= value <= high:
+        return f"{_shown(value)} is outside the contract's range {low} to {high}"
+    return None
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, dict)):
+        return "a list" if isinstance(value, list) else "an object"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int) and value not in INTEGERS:
+        return "an integer of more than 64 bits"  # its digits may be longer than Python prints
+    text = ascii(value)  # a lone surrogate cannot be sent back as it is
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,104 @@
+"""One worker process of an endpoint: ``python -m mlops_assets.scoring.worker FOLDER ...``.
+
+Started by the supervisor, which passes the listening socket and the reading end of a pipe. When
+the pipe closes the supervisor is gone, and the worker ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from mlops_assets.scoring import processes
+from mlops_assets.scoring.deployments import Deployments, Serving
+from mlops_assets.scoring.generation import (
+    Ack,
+    GenerationFile,
+    ack_path,
+    write_ack,
+)
+from mlops_assets.scoring.keys import KEYS, KeyFile
+from mlops_assets.scoring.server import create_app
+
+#: Seconds for requests in flight when the worker is asked to end.
+GRACE_SECONDS = 5
+LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
+
+
+def main() -> None:
+    """Serve until told to end."""
+    parser = argparse.ArgumentParser(prog="python -m mlops_assets.scoring.worker")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--socket", type=int, required=True)
+    parser.add_argument("--alive", type=int, required=True)
+    parser.add_argument("--identity", required=True)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    serve(options.folder, options.socket, options.alive, options.identity)
+
+
+def serve(folder: Path, listening: int, alive: int, identity: str) -> None:
+    """Serve an endpoint's folder on a listening socket's descriptor."""
+    acknowledge = _acknowledger(folder)
+    # Before the generation is first read: who writes one from now on waits for this worker.
+    acknowledge(Serving())
+    deployments = Deployments(GenerationFile(folder), acknowledge)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        asyncio.get_running_loop().add_reader(alive, _end_without_supervisor, alive)
+        await deployments.update()
+        following = asyncio.create_task(deployments.follow())
+        yield
+        following.cancel()
+
+    config = uvicorn.Config(
+        create_app(deployments, KeyFile(folder / KEYS), identity, lifespan),
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        # Clients reuse connections; closing early makes them lose a request to the race.
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[socket.socket(fileno=listening)])
+    finally:
+        ack_path(folder, os.getpid()).unlink(missing_ok=True)
+
+
+def _acknowledger(folder: Path) -> Callable[[Serving], None]:
+    pid, created = os.getpid(), processes.created()
+
+    def acknowledge(serving: Serving) -> None:
+        write_ack(folder, Ack(pid, created, serving.number, serving.errors))
+
+    return acknowledge
+
+
+def _end_without_supervisor(alive: int) -> None:
+    asyncio.get_running_loop().remove_reader(alive)
+    logging.getLogger(__name__).warning("the supervisor is gone, ending")
+    timer = threading.Timer(GRACE_SECONDS * 2, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Where models are served, one file per kind of target."""

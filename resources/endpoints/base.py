@@ -1,0 +1,149 @@
+"""What an endpoint is to those who deploy: five verbs, whatever stands behind them."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+
+class EndpointError(Exception):
+    """An endpoint cannot do what was asked; the message names it and the mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRef:
+    """A registered version, as a deployment needs it."""
+
+    model: str
+    version: int
+    #: SHA-256 of the bundle's manifest.
+    digest: str
+    bundle: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One version inside an endpoint."""
+
+    name: str
+    version: int
+    digest: str
+    #: Percent of the requests that name no deployment.
+    traffic: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A scoring request; the target adds its address and its key."""
+
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    #: False leaves the key out: the answer must be 401.
+    authorized: bool = True
+
+    @classmethod
+    def of(cls, payload: Any, *, authorized: bool = True) -> Request:
+        """The request whose body is ``payload`` as JSON."""
+        return cls(json.dumps(payload).encode(), authorized=authorized)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    body: bytes
+    #: Names in lower case.
+    headers: Mapping[str, str]
+    #: From the first byte sent to the last one received.
+    seconds: float
+
+    def json(self) -> Any:
+        """The body's JSON value; raises ValueError."""
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """An endpoint as a table shows it."""
+
+    model: str
+    environment: str
+    #: The version with the most traffic; None before the first deployment.
+    version: int | None
+    #: The scoring URL, ending in ``/score``; None if it never ran.
+    url: str | None
+    healthy: bool
+    #: A file whose first line is a key.
+    key_file: Path
+
+
+class Target(Protocol):
+    """One endpoint, held by one deployer at a time."""
+
+    @property
+    def url(self) -> str:
+        """The scoring URL, ending in ``/score``."""
+        ...
+
+    def live(self) -> dict[str, Deployment]:
+        """All deployments by name, the oldest first."""
+        ...
+
+    def stage(self, version: VersionRef) -> Deployment:
+        """Load a version beside the others, without traffic; the same one again is no change.
+
+        Raises:
+            EndpointError: it cannot be loaded; the endpoint is as before.
+        """
+        ...
+
+    def score(self, deployment: str | None, request: Request) -> Answer:
+        """Ask one deployment, or with None whichever the traffic's shares choose."""
+        ...
+
+    def promote(self, deployment: str, percent: int) -> None:
+        """Give a deployment that share of the traffic; the others keep theirs of the rest."""
+        ...
+
+    def discard(self, deployment: str) -> None:
+        """Remove a deployment once its requests are answered; an unknown one is no error."""
+        ...
+
+
+S = TypeVar("S")
+
+
+class Endpoints(ABC, Generic[S]):
+    """All endpoints of one kind; ``S`` is how one of them is served."""
+
+    @abstractmethod
+    def open(self, model: str, environment: str, settings: S) -> AbstractContextManager[Target]:
+        """Hold an endpoint, made or brought back to life where need be.
+
+        One holder at a time: the others wait. A holder that dies holds nothing.
+
+        Raises:
+            EndpointError: it cannot be served.
+        """
+
+    @abstractmethod
+    def status(self, model: str, environment: str) -> EndpointStatus:
+        """How an endpoint is; waits for nobody."""
+
+    @abstractmethod
+    def serving(self, model: str, environment: str) -> Deployment | None:
+        """The deployment with the most traffic, if any has some; asks no server."""
+
+    @abstractmethod
+    def ask(self, model: str, environment: str, request: Request) -> Answer:
+        """Ask whatever serves; waits for no deployer; raises EndpointError if nothing does."""
+
+    @abstractmethod
+    def stop(self, model: str, environment: str) -> bool:
+        """End an endpoint's server; False if none ran. Its deployments come back with it."""

@@ -1,0 +1,237 @@
+"""Endpoints on this machine: a server process each, bound to 127.0.0.1, that outlives its run.
+
+``<root>/<environment>/<model>/`` holds ``generation.json`` (the wanted state, and the truth),
+``state.json`` (the running server), ``keys``, ``acks/``, ``lock`` and ``server.log``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+
+from mlops_assets.scoring.generation import Entry, Generation, GenerationError, GenerationFile
+from mlops_assets.scoring.keys import KEYS
+from mlops_assets.scoring.supervisor import HOST, Settings, read_state
+from resources.endpoints.base import (
+    Answer,
+    Deployment,
+    EndpointError,
+    Endpoints,
+    EndpointStatus,
+    Request,
+    Target,
+    VersionRef,
+)
+from resources.endpoints.lock import held
+from resources.endpoints.process import ServerProcess, read_key
+
+#: Seconds for one answer.
+SCORE_SECONDS = 60.0
+DEPLOYMENT = "azureml-model-deployment"
+LocalSettings = Settings
+logger = logging.getLogger(__name__)
+
+
+class LocalEndpoints(Endpoints[Settings]):
+    """All endpoints below one folder."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        timeout: float = 120.0,
+        log: Callable[[str], None] = logger.info,
+    ) -> None:
+        """All endpoints below ``root``.
+
+        Args:
+            root: the folder.
+            timeout: seconds that workers may take to load a version.
+            log: told who is waited for.
+        """
+        self._root = root.absolute()
+        self._timeout = timeout
+        self._log = log
+
+    def known(self) -> list[tuple[str, str]]:
+        """(model, environment) of every endpoint that was ever opened."""
+        folders = sorted(path.parent for path in self._root.glob("*/*/settings.json"))
+        return [(folder.name, folder.parent.name) for folder in folders]
+
+    @contextmanager
+    def open(self, model: str, environment: str, settings: Settings) -> Generator[Target]:
+        """Hold an endpoint; see the base class."""
+        server = self._server(model, environment)
+        with held(server.folder / "lock", f"endpoint {server.name}", log=self._log):
+            server.ensure(settings)
+            target = LocalTarget(server)
+            target.settle()
+            yield target
+
+    def status(self, model: str, environment: str) -> EndpointStatus:
+        """How an endpoint is; see the base class."""
+        server = self._server(model, environment)
+        last, running = read_state(server.folder), server.running()
+        try:
+            live = self.serving(model, environment)
+        except EndpointError:
+            live = None
+        return EndpointStatus(
+            model=model,
+            environment=environment,
+            version=live.version if live else None,
+            url=None if last is None else url_of(last.port),
+            healthy=running is not None and server.healthy(running),
+            key_file=server.folder / KEYS,
+        )
+
+    def serving(self, model: str, environment: str) -> Deployment | None:
+        """The deployment with the most traffic; see the base class."""
+        deployments = LocalTarget(self._server(model, environment)).live().values()
+        live = [deployment for deployment in deployments if deployment.traffic > 0]
+        return max(live, key=lambda deployment: deployment.traffic, default=None)
+
+    def ask(self, model: str, environment: str, request: Request) -> Answer:
+        """Ask whatever serves; see the base class."""
+        return LocalTarget(self._server(model, environment)).score(None, request)
+
+    def stop(self, model: str, environment: str) -> bool:
+        """End an endpoint's server; see the base class."""
+        server = self._server(model, environment)
+        if not server.folder.is_dir():
+            return False
+        # A rollout that hangs must not keep a server alive that somebody wants to end.
+        with held(server.folder / "lock", f"endpoint {server.name}", timeout=10, log=self._log):
+            return server.stop()
+
+    def _server(self, model: str, environment: str) -> ServerProcess:
+        folder = self._root / environment / model
+        return ServerProcess(folder, f"{model}/{environment}", self._timeout)
+
+
+class LocalTarget:
+    """One endpoint on this machine; every verb returns when all workers have followed."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._server = server
+        self._file = GenerationFile(server.folder)
+
+    @property
+    def url(self) -> str:
+        """The scoring URL; raises EndpointError if no server runs."""
+        state = self._server.running()
+        if state is None:
+            raise EndpointError(
+                f"{self._server.name}: no server runs; deploy to this endpoint to start it"
+            )
+        return url_of(state.port)
+
+    def settle(self) -> None:
+        """Wait until a server that was brought back serves what it served before."""
+        generation = self._read()
+        if generation.deployments:
+            self._server.wait_for(generation)
+
+    def live(self) -> dict[str, Deployment]:
+        """All deployments by name, the oldest first."""
+        return {
+            name: Deployment(name, entry.version, entry.digest, entry.traffic)
+            for name, entry in self._read().deployments.items()
+        }
+
+    def stage(self, version: VersionRef) -> Deployment:
+        """Load a version beside the others; see the protocol."""
+        entries = self._read().deployments
+        name = _name(version, entries)
+        if name not in entries:
+            entries = {**entries, name: Entry(str(version.bundle), version.digest, version.version)}
+        errors = self._write(entries)
+        if name in errors:
+            if not entries[name].traffic:  # one that serves in some worker stays
+                self._write({n: entry for n, entry in entries.items() if n != name})
+            raise EndpointError(
+                f"{self._server.name}: version {version.version} cannot be loaded: {errors[name]}"
+            )
+        return self.live()[name]
+
+    def score(self, deployment: str | None, request: Request) -> Answer:
+        """Ask one deployment, or whichever the traffic's shares choose; raises EndpointError."""
+        headers = {"content-type": "application/json", **request.headers}
+        if deployment is not None:
+            headers[DEPLOYMENT] = deployment
+        if request.authorized:
+            headers["authorization"] = f"Bearer {read_key(self._server.folder)}"
+        url = self.url
+        # No proxy stands between a machine and itself, and no certificates: plain HTTP.
+        with httpx.Client(trust_env=False, verify=False, timeout=SCORE_SECONDS) as client:  # noqa: S501
+            started = time.perf_counter()
+            try:
+                answer = client.post(url, content=request.body, headers=headers)
+            except httpx.HTTPError as error:
+                raise EndpointError(
+                    f"{self._server.name}: {url} does not answer: {error}{self._server.log_tail()}"
+                ) from None
+            seconds = time.perf_counter() - started
+        return Answer(answer.status_code, answer.content, dict(answer.headers), seconds)
+
+    def promote(self, deployment: str, percent: int) -> None:
+        """Give a deployment a share of the traffic; see the protocol."""
+        entries = self._read().deployments
+        if deployment not in entries:
+            raise EndpointError(f"{self._server.name}: no deployment '{deployment}'")
+        if not 0 <= percent <= 100:
+            raise EndpointError(f"traffic is 0 to 100 percent, not {percent}")
+        shares = split_traffic({n: e.traffic for n, e in entries.items()}, deployment, percent)
+        self._write({n: replace(entry, traffic=shares[n]) for n, entry in entries.items()})
+
+    def discard(self, deployment: str) -> None:
+        """Remove a deployment; see the protocol."""
+        entries = self._read().deployments
+        if deployment in entries:
+            self._write({n: entry for n, entry in entries.items() if n != deployment})
+
+    def _read(self) -> Generation:
+        try:
+            return self._file.read()
+        except GenerationError as error:
+            raise EndpointError(str(error)) from None
+
+    def _write(self, entries: dict[str, Entry]) -> dict[str, str]:
+        generation = self._read()
+        if entries != generation.deployments:
+            generation = generation.next(entries)
+            self._file.write(generation)
+        return self._server.wait_for(generation)
+
+
+def url_of(port: int) -> str:
+    """The scoring URL of a local port."""
+    return f"http://{HOST}:{port}/score"
+
+
+def split_traffic(shares: dict[str, int], chosen: str, percent: int) -> dict[str, int]:
+    """Percentages when ``chosen`` gets ``percent``: the others share the rest as they did before.
+
+    Where none of the others had any, nobody gets the rest.
+    """
+    others = {name: share for name, share in shares.items() if name != chosen}
+    before, rest = sum(others.values()), 100 - percent
+    result = {name: share * rest // before if before else 0 for name, share in others.items()}
+    if before:  # what rounding left goes to the greatest
+        result[max(others, key=lambda name: others[name])] += rest - sum(result.values())
+    return {name: percent if name == chosen else result[name] for name in shares}
+
+
+def _name(version: VersionRef, entries: dict[str, Entry]) -> str:
+    name = f"v{version.version}"
+    taken = entries.get(name)
+    # A registry that was removed and made anew counts from 1 again, while the old one serves.
+    return (
+        name if taken is None or taken.digest == version.digest else f"{name}-{version.digest[:8]}"
+    )

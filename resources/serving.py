@@ -1,0 +1,78 @@
+"""Which kind of target serves each environment, and what serves there now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from resources.endpoints.base import (
+    Answer,
+    Deployment,
+    Endpoints,
+    EndpointStatus,
+    Request,
+    Target,
+)
+from resources.endpoints.local import LocalEndpoints, LocalSettings
+from resources.environment import PRODUCTION, Environment, Profile
+from resources.registry import Registry, RegistryError, Version
+
+
+class Serving:
+    """The endpoints of a profile's environments."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._local = LocalEndpoints(profile.home / "endpoints")
+
+    @contextmanager
+    def open(self, model: str, environment: Environment) -> Iterator[Target]:
+        """Hold one endpoint; nobody else deploys there meanwhile."""
+        settings = LocalSettings(
+            port=environment.local.ports.get(model), workers=environment.local.workers
+        )
+        with self._endpoints(environment.name).open(model, environment.name, settings) as target:
+            yield target
+
+    def serving(self, model: str, environment: str) -> Deployment | None:
+        """What serves in an environment, as its target says; None before the first deployment."""
+        return self._endpoints(environment).serving(model, environment)
+
+    def champion(self, model: str, registry: Registry) -> Version | None:
+        """The version that serves production, if one does and the registry has it."""
+        if PRODUCTION not in {environment.name for environment in self._profile.environments}:
+            return None
+        live = self.serving(model, PRODUCTION)
+        if live is None:
+            return None
+        try:
+            version = registry.version(model, live.version)
+        except RegistryError:
+            return None  # served from a registry that was removed since
+        return version if version.digest == live.digest else None
+
+    def ask(self, model: str, environment: str, request: Request) -> Answer:
+        """Ask what serves in an environment; EndpointError if nothing answers."""
+        return self._endpoints(environment).ask(model, environment, request)
+
+    def known(self) -> list[tuple[str, str]]:
+        """(model, environment) of every endpoint there is, environments in their order."""
+        order = [environment.name for environment in self._profile.environments]
+        found = [pair for pair in self._local.known() if pair[1] in order]
+        return sorted(found, key=lambda pair: (pair[0], order.index(pair[1])))
+
+    def status(self, model: str, environment: str) -> EndpointStatus:
+        """How one endpoint is."""
+        return self._endpoints(environment).status(model, environment)
+
+    def stop(self) -> list[str]:
+        """End the server of every local endpoint; returns the names of those that ran."""
+        return [
+            f"{model}/{environment}"
+            for model, environment in self._local.known()
+            if self._local.stop(model, environment)
+        ]
+
+    def _endpoints(self, environment: str) -> Endpoints[LocalSettings]:
+        self._profile.environment(environment)  # KeyError names the known ones
+        return self._local

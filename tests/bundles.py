@@ -1,0 +1,113 @@
+"""Small bundles of real scikit-learn models, as a registry would keep them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from mlops_assets.files import digest_bytes, digest_file, to_json
+from mlops_assets.scoring.frame import to_frame
+from mlops_assets.scoring.schema import Feature
+from resources.endpoints.base import VersionRef
+
+NUMBERS = (
+    Feature("a", "float", nullable=False, minimum=-10, maximum=10),
+    Feature("b", "integer", nullable=False, minimum=0, maximum=10),
+)
+MIXED = (
+    Feature("size", "float", nullable=False, minimum=0, maximum=100),
+    Feature("colour", "string", nullable=True, categories=("red", "blue")),
+)
+
+
+def write_bundle(
+    folder: Path,
+    estimator: Any,
+    features: Sequence[Feature],
+    records: list[dict[str, Any]],
+    *,
+    labels: list[Any] | None = None,
+) -> str:
+    """Write a whole bundle of a fitted estimator; returns its digest."""
+    folder.mkdir(parents=True)
+    frame = to_frame({f.name: [r[f.name] for r in records] for f in features}, features)
+    sample = {
+        "input": records,
+        "output": np.asarray(estimator.predict(frame)).tolist(),
+        "probabilities": estimator.predict_proba(frame).tolist() if labels else None,
+    }
+    (folder / "model.pkl").write_bytes(cloudpickle.dumps(estimator, protocol=5))
+    (folder / "sample.json").write_text(json.dumps(sample))
+    return write_manifest(folder, features, labels)
+
+
+def write_manifest(folder: Path, features: Sequence[Feature], labels: list[Any] | None) -> str:
+    """Write the manifest of the files that lie in a folder; returns its digest."""
+    files = {p.name: digest_file(p) for p in folder.iterdir() if p.name != "manifest.json"}
+    manifest = to_json(
+        {
+            "format": 1,
+            "model": "tiny",
+            "task": "multiclass" if labels else "regression",
+            "target": "y",
+            "features": [feature.to_dict() for feature in features],
+            "labels": labels,
+            "files": files,
+        }
+    )
+    (folder / "manifest.json").write_text(manifest)
+    return digest_bytes(manifest.encode())
+
+
+def regression(root: Path, version: int) -> VersionRef:
+    """Version n predicts a + b + 1000 n, so that an answer tells who gave it."""
+    records = [{"a": float(i), "b": i % 7} for i in range(20)]
+    target = [r["a"] + r["b"] + 1000 * version for r in records]
+    frame = to_frame({n: [r[n] for r in records] for n in ("a", "b")}, NUMBERS)
+    bundle = root / f"v{version}"
+    digest = write_bundle(bundle, LinearRegression().fit(frame, target), NUMBERS, records[:5])
+    return VersionRef("tiny", version, digest, bundle)
+
+
+def classifier(root: Path, version: int = 1) -> VersionRef:
+    """A text column with missing values, three labels."""
+    records = [
+        {"size": float(i), "colour": ("red", "blue", None)[i % 3]} for i in range(60)
+    ]  # fmt: skip
+    labels = ["high" if i > 40 else "low" if i < 20 else "mid" for i in range(60)]
+    frame = to_frame({n: [r[n] for r in records] for n in ("size", "colour")}, MIXED)
+    steps = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["colour"]), remainder="passthrough"
+    )
+    estimator = make_pipeline(steps, LogisticRegression(max_iter=2000)).fit(frame, labels)
+    bundle = root / f"classifier{version}"
+    names = [str(name) for name in estimator.classes_]
+    digest = write_bundle(bundle, estimator, MIXED, records[:5], labels=names)
+    return VersionRef("tiny", version, digest, bundle)
+
+
+class Broken:
+    """An estimator that answers only as long as nothing special is asked."""
+
+    def predict(self, frame: Any) -> Any:
+        """Zeros; raises for a == 7 and is NaN for a == 8."""
+        values = frame["a"].to_numpy()
+        if (values == 7).any():
+            raise RuntimeError("secret detail of the model")
+        return np.where(values == 8, np.nan, 0.0)
+
+
+def broken(root: Path, version: int = 1) -> VersionRef:
+    """A version whose model fails on values inside its contract."""
+    bundle = root / f"broken{version}"
+    digest = write_bundle(bundle, Broken(), NUMBERS, [{"a": 1.0, "b": 1}])
+    return VersionRef("tiny", version, digest, bundle)
