@@ -36,7 +36,7 @@ class Predictor:
         self.schema = schema
         #: SHA-256 of the manifest, which is the version's.
         self.digest = digest
-        self._estimator = estimator
+        self.estimator = estimator
         self._has_probabilities = schema.labels is not None and hasattr(estimator, "predict_proba")
 
     @classmethod
@@ -80,10 +80,10 @@ class Predictor:
 
     def _predict(self, table: Table) -> Prediction:
         frame = to_frame(table.columns, self.schema.features)
-        values = _plain(self._estimator.predict(frame), table.rows)
+        values = _plain(self.estimator.predict(frame), table.rows)
         probabilities = None
         if self._has_probabilities:
-            probabilities = _plain(self._estimator.predict_proba(frame), table.rows)
+            probabilities = _plain(self.estimator.predict_proba(frame), table.rows)
             for row in probabilities:
                 _finite(row)
         _finite(values)

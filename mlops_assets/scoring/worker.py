@@ -76,6 +76,9 @@ def serve(folder: Path, listening: int, alive: int, identity: str) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    # uvicorn raises the signal that ended it once more; this makes it an ordinary end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         uvicorn.Server(config).run(sockets=[socket.socket(fileno=listening)])
     finally:

@@ -31,6 +31,8 @@ from resources.endpoints.base import (
 from resources.endpoints.lock import held
 from resources.endpoints.process import ServerProcess, read_key
 
+#: Seconds that ``stop`` waits for a deployer to end.
+STOP_WAIT_SECONDS = 10.0
 #: Seconds for one answer.
 SCORE_SECONDS = 60.0
 DEPLOYMENT = "azureml-model-deployment"
@@ -107,7 +109,8 @@ class LocalEndpoints(Endpoints[Settings]):
         if not server.folder.is_dir():
             return False
         # A rollout that hangs must not keep a server alive that somebody wants to end.
-        with held(server.folder / "lock", f"endpoint {server.name}", timeout=10, log=self._log):
+        lock, wait = server.folder / "lock", STOP_WAIT_SECONDS
+        with held(lock, f"endpoint {server.name}", timeout=wait, log=self._log):
             return server.stop()
 
     def _server(self, model: str, environment: str) -> ServerProcess:

@@ -1,0 +1,97 @@
+"""The fitted estimator as a file that loads in a process which never saw the repository."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import pickletools
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from mlops_assets.files import to_json, write_atomic
+from mlops_assets.scoring.schema import Feature
+from mlops_assets.training.data import SAMPLE_ROWS, Side, sample_records
+from mlops_assets.training.source import Source
+
+#: Read by every Python from 3.8 on.
+PROTOCOL = 5
+#: What every version needs to be loaded and asked.
+ALWAYS = ("scikit-learn", "pandas", "cloudpickle")
+
+
+def write_model(estimator: Any, source: Source, path: Path) -> None:
+    """Pickle an estimator; the model's own modules go into it by value."""
+    for module in source.modules():
+        cloudpickle.register_pickle_by_value(module)
+    write_atomic(path, cloudpickle.dumps(estimator, protocol=PROTOCOL))
+
+
+def write_sample(estimator: Any, side: Side, features: list[Feature], path: Path) -> None:
+    """A few held-out rows as records, with what the estimator answers."""
+    frame = side.frame.iloc[:SAMPLE_ROWS]
+    classifies = hasattr(estimator, "predict_proba")
+    content = {
+        "input": sample_records(side, features),
+        "output": np.asarray(estimator.predict(frame)).tolist(),
+        "probabilities": np.asarray(estimator.predict_proba(frame)).tolist() if classifies else None,
+    }
+    write_atomic(path, to_json(content))
+
+
+def write_requirements(model: Path, path: Path) -> None:
+    """The exact versions of the packages that loading the model needs, and of what these need."""
+    needed = {*ALWAYS, *_distributions(_modules(model.read_bytes()))}
+    found: dict[str, str] = {}
+    while needed:
+        name = needed.pop()
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # for another platform
+        found[name] = distribution.version
+        required = {_required(line) for line in distribution.requires or []}
+        needed |= {r for r in required if r and r not in found}
+    lines = [f"{name}=={version}" for name, version in sorted(found.items())]
+    write_atomic(path, "\n".join(lines) + "\n")
+
+
+def _required(line: str) -> str | None:
+    """The package that a requirement names; None for one of an extra."""
+    if "extra ==" in line:
+        return None
+    match = re.match(r"[A-Za-z0-9._-]+", line)
+    return re.sub(r"[-_.]+", "-", match.group()).lower() if match else None
+
+
+def _modules(data: bytes) -> set[str]:
+    """Top-level names of the modules that a pickle imports, read without loading it."""
+    found: set[str] = set()
+    texts: list[str] = []
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name == "GLOBAL":
+            found.add(str(argument).split()[0].partition(".")[0])
+        elif opcode.name == "STACK_GLOBAL" or not isinstance(argument, str):
+            continue
+        else:
+            texts.append(argument)
+    # STACK_GLOBAL takes its module from the stack, so any text may be one: those that are modules
+    # which the process has loaded are.
+    return found | {t.partition(".")[0] for t in texts if t in sys.modules}
+
+
+def _distributions(modules: set[str]) -> set[str]:
+    known = {"sklearn", "numpy", "scipy", "pandas", "joblib", "cloudpickle", "builtins"}
+    others = modules - known - set(sys.stdlib_module_names)
+    if not others:
+        return set()
+    by_module = importlib.metadata.packages_distributions()
+    return {re.sub(r"[-_.]+", "-", d).lower() for m in others for d in by_module.get(m, [])}
+
+
+def plain_labels(estimator: Any, labels: np.ndarray[Any, Any]) -> list[Any]:
+    """A classifier's labels as JSON values, in the order of its probabilities."""
+    return np.asarray(getattr(estimator, "classes_", labels)).tolist()
