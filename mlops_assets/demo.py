@@ -1,6 +1,9 @@
 """One release of every model, deployed to every environment but the development ones."""
 
+import warnings
+
 import dagster as dg
+from dagster import PreviewWarning
 
 from mlops_assets.assets.endpoint import asset_name
 from mlops_assets.definitions import build_definitions
@@ -18,6 +21,8 @@ def release_all(profile: Profile) -> bool:
     lines = dg.Definitions(loggers={"progress": progress})
     defs = dg.Definitions.merge(build_definitions(profile), lines)
     job = defs.resolve_implicit_global_asset_job_def()
+    # Dagster's own use of its own previews, once per training process.
+    warnings.filterwarnings("ignore", category=PreviewWarning)
     with dg.DagsterInstance.get() as instance:
         fail_dead_runs(instance)
         result = job.execute_in_process(

@@ -20,7 +20,9 @@ def _line(record: logging.LogRecord) -> str | None:
     asset = (meta.get("step_key") or "").replace("__", "/")
     if event is None:
         text = meta.get("orig_message") or record.getMessage()
-        return f"    {asset}: {text}" if record.levelno >= logging.INFO else None
+        # Dagster's own: the process that was started, and steps that are skipped event by event.
+        own = text.startswith(("[pipes]", "Dependencies for step"))
+        return f"    {asset}: {text}" if record.levelno >= logging.INFO and not own else None
     kind = event.event_type_value
     if kind == "STEP_START":
         return f"  … {asset}"
@@ -28,10 +30,9 @@ def _line(record: logging.LogRecord) -> str | None:
         return f"  ✓ {asset}  {event.event_specific_data.duration_ms / 1000:.1f} s"
     if kind == "STEP_FAILURE":
         failure = event.event_specific_data.user_failure_data
-        reason = failure.description if failure else event.event_specific_data.error_display_string
+        error = event.event_specific_data.error
+        reason = failure.description if failure else error.message.strip() if error else ""
         return f"  ✗ {asset}\n{reason}"
-    if kind == "STEP_SKIPPED":
-        return f"  - {asset}  not run: what it depends on failed"
     if kind == "ASSET_CHECK_EVALUATION":
         check = event.event_specific_data
         if not check.passed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
-from mlops_assets.files import read_json, to_json, write_atomic
+from mlops_assets.files import read_json, write_atomic
 
 
 class TrainingError(Exception):
@@ -43,7 +44,8 @@ class LocalTraining(Training):
     ) -> None:
         """See Training.run."""
         path = output.with_name(f"{output.name}.request.json")
-        write_atomic(path, to_json({**request, "output": str(output)}))
+        # As it is: the order of data.columns is the order of the training frame.
+        write_atomic(path, json.dumps({**request, "output": str(output)}, indent=2))
         client = dg.PipesSubprocessClient(env=_environment(output), cwd=str(output.parent))
         command = [sys.executable, "-P", "-m", "mlops_assets.training.runner", str(path)]
         try:

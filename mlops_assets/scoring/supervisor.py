@@ -69,7 +69,7 @@ def read_state(folder: Path) -> State | None:
         value: dict[str, Any] = json.loads((folder / STATE).read_bytes())
         settings = Settings(**value.pop("settings"))
         return State(**value, settings=settings)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -71,9 +71,10 @@ class LocalEndpoints(Endpoints[Settings]):
         """Hold an endpoint; see the base class."""
         server = self._server(model, environment)
         with held(server.folder / "lock", f"endpoint {server.name}", log=self._log):
-            server.ensure(settings)
+            started = server.ensure(settings)
             target = LocalTarget(server)
-            target.settle()
+            if target.live() and started:
+                self._wait(target)
             yield target
 
     def status(self, model: str, environment: str) -> EndpointStatus:
@@ -113,6 +114,13 @@ class LocalEndpoints(Endpoints[Settings]):
         with held(lock, f"endpoint {server.name}", timeout=wait, log=self._log):
             return server.stop()
 
+    def _wait(self, target: LocalTarget) -> None:
+        """Wait until a server that was brought back serves what it served before."""
+        try:
+            target.follow()
+        except EndpointError as error:  # a version that a killed rollout left may be the reason
+            self._log(str(error))
+
     def _server(self, model: str, environment: str) -> ServerProcess:
         folder = self._root / environment / model
         return ServerProcess(folder, f"{model}/{environment}", self._timeout)
@@ -135,11 +143,9 @@ class LocalTarget:
             )
         return url_of(state.port)
 
-    def settle(self) -> None:
-        """Wait until a server that was brought back serves what it served before."""
-        generation = self._read()
-        if generation.deployments:
-            self._server.wait_for(generation)
+    def follow(self) -> None:
+        """Wait until all workers serve the wanted state; raises EndpointError."""
+        self._server.wait_for(self._read())
 
     def live(self) -> dict[str, Deployment]:
         """All deployments by name, the oldest first."""
@@ -154,13 +160,16 @@ class LocalTarget:
         name = _name(version, entries)
         if name not in entries:
             entries = {**entries, name: Entry(str(version.bundle), version.digest, version.version)}
-        errors = self._write(entries)
-        if name in errors:
+        try:
+            errors = self._write(entries)
+            if name in errors:
+                raise EndpointError(errors[name])
+        except EndpointError as error:
             if not entries[name].traffic:  # one that serves in some worker stays
-                self._write({n: entry for n, entry in entries.items() if n != name})
+                self._file.write(self._read().next(_without(entries, name)))
             raise EndpointError(
-                f"{self._server.name}: version {version.version} cannot be loaded: {errors[name]}"
-            )
+                f"{self._server.name}: version {version.version} cannot be loaded: {error}"
+            ) from None
         return self.live()[name]
 
     def score(self, deployment: str | None, request: Request) -> Answer:
@@ -197,7 +206,7 @@ class LocalTarget:
         """Remove a deployment; see the protocol."""
         entries = self._read().deployments
         if deployment in entries:
-            self._write({n: entry for n, entry in entries.items() if n != deployment})
+            self._write(_without(entries, deployment))
 
     def _read(self) -> Generation:
         try:
@@ -229,6 +238,10 @@ def split_traffic(shares: dict[str, int], chosen: str, percent: int) -> dict[str
     if before:  # what rounding left goes to the greatest
         result[max(others, key=lambda name: others[name])] += rest - sum(result.values())
     return {name: percent if name == chosen else result[name] for name in shares}
+
+
+def _without(entries: dict[str, Entry], name: str) -> dict[str, Entry]:
+    return {n: entry for n, entry in entries.items() if n != name}
 
 
 def _name(version: VersionRef, entries: dict[str, Entry]) -> str:

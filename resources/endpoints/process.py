@@ -36,6 +36,8 @@ POLL_SECONDS = 0.01
 #: Seconds for the supervisor, which imports next to nothing, to bind its port.
 START_SECONDS = 30.0
 STOP_SECONDS = 12.0
+#: Workers that may die while a generation is waited for: a version can kill who loads it.
+MAXIMUM_CRASHES = 3
 #: Supervisors started by this process, kept so that an ended one does not stay a zombie.
 _started: list[subprocess.Popen[bytes]] = []
 
@@ -56,8 +58,15 @@ class ServerProcess:
         state = read_state(self.folder)
         return state if state and processes.is_alive(state.pid, state.created) else None
 
-    def ensure(self, settings: Settings) -> State:
-        """The running supervisor, started or restarted where need be; raises EndpointError."""
+    def ensure(self, settings: Settings) -> bool:
+        """See to it that a supervisor runs, with these settings.
+
+        Returns:
+            Whether it had to be started.
+
+        Raises:
+            EndpointError: it does not start.
+        """
         state = self.running()
         if state is not None and state.settings != settings:
             self.stop()  # the environment's file asks for another port or number of workers
@@ -66,9 +75,10 @@ class ServerProcess:
             self.folder.mkdir(parents=True, exist_ok=True)
             ensure_keys(self.folder / KEYS)
             write_atomic(self.folder / SETTINGS, to_json(asdict(settings)))
-            state = self._start(settings)
+            self._start(settings)
+            return True
         ensure_keys(self.folder / KEYS)
-        return state
+        return False
 
     def stop(self) -> bool:
         """End the supervisor, which ends its workers; False if none ran."""
@@ -82,11 +92,16 @@ class ServerProcess:
             The deployments that a worker could not load, and why.
 
         Raises:
-            EndpointError: the server ended, or a worker took longer than the timeout.
+            EndpointError: the server ended, its workers crash, or they took too long.
         """
         deadline = time.monotonic() + self.timeout
+        seen: set[int] = set()
         while True:
             acks = [a for a in read_acks(self.folder) if processes.is_alive(a.pid, a.created)]
+            alive = {ack.pid for ack in acks}
+            seen |= alive
+            if len(seen - alive) >= MAXIMUM_CRASHES:
+                raise EndpointError(f"{self.name}: its workers crash{self.log_tail()}")
             if acks and all(ack.generation >= generation.number for ack in acks):
                 return {name: text for ack in acks for name, text in ack.errors.items()}
             if self.running() is None:
@@ -118,13 +133,12 @@ class ServerProcess:
             tail = file.read().decode(errors="replace").splitlines()[-lines:]
         return "\n".join([f"; the end of {path}:", *tail])
 
-    def _start(self, settings: Settings) -> State:
+    def _start(self, settings: Settings) -> None:
         deadline = time.monotonic() + START_SECONDS
         process: subprocess.Popen[bytes] | None = None
         while time.monotonic() < deadline:
-            state = self.running()
-            if state is not None:
-                return state
+            if self.running() is not None:
+                return
             if process is not None and process.poll() is not None:
                 if process.returncode != ALREADY_SERVED:
                     raise self._failed(process.returncode, settings)
