@@ -143,19 +143,11 @@ def _judge_predictions(expect: Expectation, answer: Answer) -> list[str]:
     for value in values:
         if expect.labels is not None and value not in expect.labels:
             problems.append(f"expected one of the labels {expect.labels}, found {value!r}")
-        for bound, wrong in ((expect.minimum, _below), (expect.maximum, _above)):
-            if bound is not None and wrong(value, bound):
-                word = "at least" if bound is expect.minimum else "at most"
-                problems.append(f"expected {word} {bound:g}, found {value!r}")
+        if expect.minimum is not None and not (_is_number(value) and value >= expect.minimum):
+            problems.append(f"expected at least {expect.minimum:g}, found {value!r}")
+        if expect.maximum is not None and not (_is_number(value) and value <= expect.maximum):
+            problems.append(f"expected at most {expect.maximum:g}, found {value!r}")
     return problems
-
-
-def _below(value: Any, bound: float) -> bool:
-    return not _is_number(value) or value < bound
-
-
-def _above(value: Any, bound: float) -> bool:
-    return not _is_number(value) or value > bound
 
 
 def _is_number(value: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 from sklearn.compose import make_column_transformer
+from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
@@ -75,6 +76,16 @@ def regression(root: Path, version: int) -> VersionRef:
     frame = to_frame({n: [r[n] for r in records] for n in ("a", "b")}, NUMBERS)
     bundle = root / f"v{version}"
     digest = write_bundle(bundle, LinearRegression().fit(frame, target), NUMBERS, records[:5])
+    return VersionRef("tiny", version, digest, bundle)
+
+
+def constant(root: Path, version: int) -> VersionRef:
+    """Version n always predicts 1000 n + 3, and quickly: for tests of what is around a model."""
+    records = [{"a": 1.0, "b": 2}]
+    frame = to_frame({"a": [1.0], "b": [2]}, NUMBERS)
+    estimator = DummyRegressor(strategy="constant", constant=1000.0 * version + 3)
+    bundle = root / f"constant{version}"
+    digest = write_bundle(bundle, estimator.fit(frame, [0.0]), NUMBERS, records)
     return VersionRef("tiny", version, digest, bundle)
 
 

@@ -1,0 +1,199 @@
+"""A version whose gates are closed serves nowhere, whichever way somebody tries."""
+
+import json
+
+from mlops_assets.files import read_json, to_json
+from tests.conftest import CHAIN, RELEASE, Platform
+from tests.repository import MODEL_YAML, SAMPLES, TRAIN_PY, WORSE_TRAIN_PY, rows
+
+
+def serve_a_good_version(platform: Platform) -> None:
+    assert platform.materialize(*CHAIN), platform.failures
+    assert platform.serves("staging") == platform.serves("production") == 1
+
+
+def release_a_worse_one(platform: Platform) -> None:
+    platform.repository.train_py(WORSE_TRAIN_PY)
+    assert not platform.materialize(*RELEASE)
+    assert not platform.check("quality").passed
+    assert not platform.check("champion").passed
+    assert platform.check("provenance").passed
+    assert not platform.check("gate_staging").passed
+    # Bad work may be tried out where nobody relies on it.
+    assert platform.check("gate_development").passed
+
+
+def test_the_whole_chain_and_again_without_a_change(platform: Platform) -> None:
+    serve_a_good_version(platform)
+    assert platform.metadata("trained_model")["r2"] > 0.9
+    assert "data:image/png;base64," in platform.metadata("trained_model")["importance"]
+    assert "What a flat costs." in platform.metadata("registered_model")["card"]
+    assert platform.metadata("production_endpoint")["outcome"] == "deployed"
+    assert all(platform.checks.values()), platform.checks
+    assert platform.materialize(*CHAIN), platform.failures
+    assert platform.metadata("production_endpoint")["outcome"] == "unchanged"
+    assert len(platform.registry.versions("rent")) == 1
+    assert len(platform.registry.records("rent", "releases")) == 1
+    assert len(platform.registry.records("rent", "deployments")) == 2
+
+
+def test_a_worse_version_by_every_way(platform: Platform) -> None:
+    serve_a_good_version(platform)
+    release_a_worse_one(platform)
+    # A single materialization, started by hand after the failed check.
+    assert not platform.materialize("staging_endpoint")
+    assert "rent version 2 in staging is refused, closed gates: quality" in platform.failures
+    # A selection that leaves out the asset with the gates.
+    assert not platform.materialize("dataset", "trained_model", "staging_endpoint")
+    assert "rent version 2 in staging is refused" in platform.failures
+    # The same in one run, and past staging.
+    assert not platform.materialize(*CHAIN)
+    assert not platform.materialize("production_endpoint")
+    assert "promotion: has not served staging yet" in platform.failures
+    # As a package.
+    assert not platform.materialize("package")
+    assert "package rent-2 is refused" in platform.failures
+    # By its number.
+    config = {"staging_endpoint": {"version": 2}}
+    assert not platform.materialize("staging_endpoint", config=config)
+    assert platform.serves("staging") == platform.serves("production") == 1
+    # Where everything goes, it goes.
+    assert platform.materialize("development_endpoint"), platform.failures
+    assert platform.serves("development") == 2
+
+
+def test_files_changed_on_disk(platform: Platform) -> None:
+    serve_a_good_version(platform)
+    platform.repository.train_py(TRAIN_PY + "\n# another tree\n")
+    assert platform.materialize(*RELEASE), platform.failures
+    bundle = platform.registry.version("rent", 2).bundle
+    pickle = bundle / "model.pkl"
+    content = pickle.read_bytes()
+    pickle.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert not platform.materialize("staging_endpoint")
+    assert "files differ from what was registered: model.pkl" in platform.failures
+    # Nor does it help to make the evidence and the manifest say so.
+    pickle.write_bytes(content)
+    evidence = read_json(bundle / "evidence.json")
+    evidence["metrics"]["r2"]["lower"] = 1.0
+    (bundle / "evidence.json").write_text(to_json(evidence))
+    assert not platform.materialize("staging_endpoint")
+    assert "evidence.json" in platform.failures
+    (bundle / "manifest.json").write_text(json.dumps({"identity": "x", "files": {}}))
+    assert not platform.materialize("staging_endpoint")
+    assert "manifest.json" in platform.failures
+    assert platform.serves("staging") == platform.serves("production") == 1
+
+
+def test_a_champion_that_changed_between_release_and_deployment(platform: Platform) -> None:
+    fair = TRAIN_PY.replace('alpha=params["alpha"]', "alpha=3000.0")
+    platform.repository.train_py(fair)
+    text = MODEL_YAML.replace("minimum: 0.5", "minimum: 0.1").replace("0.05", "0.02")
+    platform.repository.write("mlops_assets/models/rent/model.yaml", text)
+    platform.repository.commit("a fair model")
+    serve_a_good_version(platform)
+    # Version 2 is as good as version 1, which is the champion when it is released ...
+    platform.repository.train_py(fair + "\n# the same\n")
+    assert platform.materialize(*RELEASE), platform.failures
+    # ... then a much better version 3 goes to production ...
+    platform.repository.train_py(TRAIN_PY)
+    assert platform.materialize(*CHAIN), platform.failures
+    assert platform.serves("production") == 3
+    # ... and version 2 is judged against that one, by a comparison made now.
+    compared = len(platform.registry.records("rent", "comparisons"))
+    assert not platform.materialize("staging_endpoint", config={"staging_endpoint": {"version": 2}})
+    assert "closed gates: champion: r2" in platform.failures
+    assert "of version 3" in platform.failures
+    assert len(platform.registry.records("rent", "comparisons")) == compared + 1
+
+
+def test_a_rollback_to_a_version_that_served(platform: Platform) -> None:
+    serve_a_good_version(platform)
+    platform.data(rows(300, start=200, noise=5.0), "more.csv")
+    assert platform.materialize(*CHAIN), platform.failures
+    assert platform.serves("production") == 2
+    config = {"production_endpoint": {"version": 1}}
+    assert platform.materialize("production_endpoint", config=config), platform.failures
+    assert platform.serves("production") == 1
+    assert "a rollback" in platform.metadata("production_endpoint")["verdicts"]
+    served = [r["version"] for r in platform.registry.records("rent", "deployments")]
+    assert served == [1, 1, 2, 2, 1]
+    # A rollback skips the comparison alone.
+    pickle = platform.registry.version("rent", 2).bundle / "model.pkl"
+    pickle.write_bytes(b"")
+    config = {"production_endpoint": {"version": 2}}
+    assert not platform.materialize("production_endpoint", config=config)
+    assert platform.serves("production") == 1
+
+
+def test_uncommitted_work_serves_in_development_alone(platform: Platform) -> None:
+    platform.repository.write("mlops_assets/models/rent/train.py", TRAIN_PY + "\n# not yet\n")
+    assert platform.materialize(*RELEASE), platform.failures
+    clean = platform.metadata("trained_model")
+    assert not clean["dirty"]
+    config = {"dataset": {"dirty": True}, "trained_model": {"dirty": True}}
+    names = (*RELEASE, "development_endpoint")
+    assert platform.materialize(*names, config=config), platform.failures
+    assert platform.metadata("trained_model")["dirty"]
+    assert not platform.check("provenance").passed
+    assert platform.serves("development") == 2
+    for name in ("staging_endpoint", "package"):
+        assert not platform.materialize(name)
+        assert "trained from uncommitted files" in platform.failures
+
+
+def test_a_commit_of_another_branch_is_refused(platform: Platform) -> None:
+    platform.repository.git("checkout", "--quiet", "-b", "feature")
+    commit = platform.repository.train_py(TRAIN_PY + "\n# a feature\n")
+    platform.repository.git("checkout", "--quiet", "main")
+    config = {"dataset": {"commit": commit}, "trained_model": {"commit": commit}}
+    assert not platform.materialize(*CHAIN, config=config)
+    assert not platform.check("provenance").passed
+    assert platform.serves("staging") is None
+
+
+def test_an_environment_that_asks_for_more(platform: Platform) -> None:
+    platform.repository.write(
+        "environments/local/production.json",
+        '{"name": "production", "target": "local", "promotes_from": "staging",'
+        ' "gates": {"rent": {"quality": {"r2": {"minimum": 0.9999}}}}}',
+    )
+    from resources.environment import load_profile
+
+    home = {"MLOPS_HOME": str(platform.profile.home)}
+    platform.profile = load_profile(home, platform.repository.path)
+    assert not platform.materialize(*CHAIN)
+    assert platform.check("quality").passed
+    assert platform.check("gate_staging").passed
+    assert not platform.check("gate_production").passed
+    assert platform.serves("staging") == 1
+    assert "rent version 1 in production is refused, closed gates: quality: r2" in platform.failures
+
+
+def test_a_sample_that_fails_discards_the_new_version(platform: Platform) -> None:
+    serve_a_good_version(platform)
+    platform.repository.train_py(TRAIN_PY + "\n# another tree\n")
+    samples = json.loads(SAMPLES)
+    samples[0]["expect"]["maximum"] = 1
+    platform.repository.write("samples/requests/rent/staging.json", json.dumps(samples))
+    assert not platform.materialize(*CHAIN)
+    assert "sample 'a flat': expected at most 1, found" in platform.failures
+    assert platform.serves("staging") == 1
+
+
+def test_an_environment_without_samples(platform: Platform) -> None:
+    (platform.repository.path / "samples" / "requests" / "rent" / "staging.json").unlink()
+    assert not platform.materialize(*CHAIN)
+    assert "samples/requests/rent/staging.json: missing; write a list" in platform.failures
+    assert platform.serves("staging") is None
+
+
+def test_a_version_that_was_never_registered(platform: Platform) -> None:
+    assert platform.materialize(*RELEASE), platform.failures
+    assert not platform.materialize("staging_endpoint", config={"staging_endpoint": {"version": 9}})
+    assert "model rent has no version 9; registered: 1" in platform.failures
+
+
+def test_an_endpoint_before_anything_was_released(platform: Platform) -> None:
+    assert not platform.materialize("staging_endpoint")
+    assert "rent/registered_model has never been materialized" in platform.failures

@@ -1,0 +1,201 @@
+"""The algorithm against a target in memory; tests/resources has it against real servers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlops_assets.rollout import RolloutError, Sample, roll_out
+from resources.endpoints.base import Answer, Deployment, EndpointError, Request, VersionRef
+from resources.endpoints.local import split_traffic
+
+SAMPLE = Sample.model_validate(
+    {"name": "one row", "request": {"data": [1]}, "expect": {"predictions": 1, "maximum": 9}}
+)
+
+
+def _version(number: int) -> VersionRef:
+    return VersionRef("tiny", number, f"digest {number}", Path(f"v{number}"))
+
+
+class Memory:
+    """An endpoint whose version n answers n; any verb can be made to fail at its n-th call."""
+
+    def __init__(self, *live: tuple[int, int]) -> None:
+        self.deployments = {f"v{n}": Deployment(f"v{n}", n, f"digest {n}", t) for n, t in live}
+        self.calls: list[str] = []
+        self.failures: dict[str, BaseException] = {}
+        self.url = "memory"
+
+    def _call(self, call: str) -> None:
+        self.calls.append(call)
+        if call in self.failures:
+            raise self.failures.pop(call)
+
+    def live(self) -> dict[str, Deployment]:
+        return dict(self.deployments)
+
+    def stage(self, version: VersionRef) -> Deployment:
+        self._call(f"stage {version.version}")
+        new = Deployment(f"v{version.version}", version.version, version.digest, 0)
+        return self.deployments.setdefault(new.name, new)
+
+    def score(self, deployment: str | None, request: Request) -> Answer:
+        self._call(f"score {deployment}")
+        assert json.loads(request.body) == {"data": [1]}
+        if deployment is None:
+            deployment = max(self.deployments.values(), key=lambda d: d.traffic).name
+        answer = {"predictions": [self.deployments[deployment].version]}
+        return Answer(200, json.dumps(answer).encode(), {}, 0.001)
+
+    def promote(self, deployment: str, percent: int) -> None:
+        self._call(f"promote {deployment} {percent}")
+        before = {name: d.traffic for name, d in self.deployments.items()}
+        for name, share in split_traffic(before, deployment, percent).items():
+            self.deployments[name] = replace(self.deployments[name], traffic=share)
+
+    def discard(self, deployment: str) -> None:
+        self._call(f"discard {deployment}")
+        del self.deployments[deployment]
+
+    @property
+    def shares(self) -> dict[int, int]:
+        return {d.version: d.traffic for d in self.deployments.values()}
+
+
+def test_the_first_deployment() -> None:
+    target = Memory()
+    lines: list[str] = []
+    result = roll_out(target, _version(1), [SAMPLE], log=lines.append)
+    assert (result.outcome, result.version, result.previous) == ("deployed", 1, None)
+    assert result.started <= result.ended
+    (sample,) = result.samples
+    assert (sample.name, sample.status, sample.problems) == ("one row", 200, ())
+    assert target.shares == {1: 100}
+    assert target.calls == ["stage 1", "score v1", "promote v1 100", "score None"]
+    assert lines[0] == "v1 is loaded; asking it 1 samples"
+
+
+def test_the_next_one_in_steps() -> None:
+    target = Memory((1, 100))
+    result = roll_out(target, _version(2), [SAMPLE], steps=(10, 50, 100))
+    assert (result.outcome, result.previous) == ("deployed", 1)
+    assert target.calls == [
+        "stage 2", "score v2", "promote v2 10", "score v2", "promote v2 50", "score v2",
+        "promote v2 100", "score None", "discard v1",
+    ]  # fmt: skip
+    assert target.shares == {2: 100}
+
+
+def test_the_same_version_again_changes_nothing() -> None:
+    target = Memory((2, 100))
+    result = roll_out(target, _version(2), [SAMPLE])
+    assert (result.outcome, result.previous) == ("unchanged", 2)
+    assert target.calls == ["score v2"]
+
+
+def test_the_same_version_again_clears_what_was_left() -> None:
+    target = Memory((1, 0), (2, 100))
+    assert roll_out(target, _version(2), [SAMPLE]).outcome == "unchanged"
+    assert target.shares == {2: 100}
+
+
+def test_the_same_version_that_now_fails_is_left_serving() -> None:
+    target = Memory((10, 100))
+    with pytest.raises(RolloutError, match="version 10 serves already, and is left serving, but"):
+        roll_out(target, _version(10), [SAMPLE])
+    assert target.shares == {10: 100}
+
+
+def test_a_failing_sample_names_itself_the_answer_and_the_expectation() -> None:
+    target = Memory((1, 100))
+    with pytest.raises(RolloutError) as caught:
+        roll_out(target, _version(10), [SAMPLE])
+    assert str(caught.value) == (
+        "version 10 was discarded, version 1 serves as before: sample 'one row': expected at most "
+        '9, found 10; the answer was 200 {"predictions": [10]}'
+    )
+    assert target.shares == {1: 100}
+    assert "promote v10 100" not in target.calls
+
+
+def test_a_failing_first_deployment_leaves_nothing() -> None:
+    target = Memory()
+    with pytest.raises(RolloutError, match="version 10 was discarded, nothing serves: sample"):
+        roll_out(target, _version(10), [SAMPLE])
+    assert target.shares == {}
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["stage 2", "score v2", "promote v2 50", "promote v2 100", "score None"],
+)
+@pytest.mark.parametrize(
+    "error", [EndpointError("broken"), OSError("full"), KeyboardInterrupt("stop")]
+)
+def test_a_failure_anywhere_restores_the_old_version(call: str, error: BaseException) -> None:
+    target = Memory((1, 100))
+    target.failures[call] = error
+    expected = RolloutError if isinstance(error, Exception) else type(error)
+    with pytest.raises(expected, match=str(error)):
+        roll_out(target, _version(2), [SAMPLE], steps=(50, 100))
+    assert target.shares == {1: 100}
+
+
+def test_a_failure_of_the_cleaning_up_too_is_told_and_mended_by_the_next() -> None:
+    target = Memory((1, 100))
+    target.failures["score None"] = EndpointError("first")
+    target.failures["promote v1 100"] = EndpointError("second")
+    with pytest.raises(RolloutError, match=r"first \(and cleaning up failed, .*: second\)"):
+        roll_out(target, _version(2), [SAMPLE])
+    assert target.shares == {1: 0, 2: 100}
+    assert roll_out(target, _version(3), [SAMPLE]).outcome == "deployed"
+    assert target.shares == {3: 100}
+
+
+def test_an_old_version_that_cannot_be_discarded_is_left_to_the_next() -> None:
+    target = Memory((1, 100))
+    target.failures["discard v1"] = EndpointError("busy")
+    lines: list[str] = []
+    assert roll_out(target, _version(2), [SAMPLE], log=lines.append).outcome == "deployed"
+    assert "left to the next rollout: busy" in lines[-1]
+    assert target.shares == {1: 0, 2: 100}
+    assert roll_out(target, _version(3), [SAMPLE]).previous == 2
+    assert target.shares == {3: 100}
+
+
+@pytest.mark.parametrize(
+    ("left", "previous"),
+    [
+        ([(1, 100), (2, 0)], 1),  # killed after stage
+        ([(1, 90), (2, 10)], 1),  # killed between steps
+        ([(1, 10), (2, 90)], 1),
+        ([(1, 100), (5, 0)], 1),  # another version's rollout was killed
+        ([(1, 30), (5, 70)], 5),
+        ([(5, 0)], None),  # the first one was killed
+        ([(2, 0)], None),
+    ],
+)
+@pytest.mark.parametrize("number", [2, 10])
+def test_what_a_killed_rollout_left(
+    left: list[tuple[int, int]], previous: int | None, number: int
+) -> None:
+    target = Memory(*left)
+    if number == 2:
+        result = roll_out(target, _version(2), [SAMPLE])
+        assert (result.outcome, result.previous) == ("deployed", previous)
+        assert target.shares == {2: 100}
+        return
+    with pytest.raises(RolloutError):
+        roll_out(target, _version(10), [SAMPLE])
+    survivor = max(left, key=lambda pair: pair[1])[0]  # version 2 is not on trial here
+    assert target.shares == ({} if previous is None else {survivor: 100})
+
+
+@pytest.mark.parametrize("steps", [(), (50,), (50, 20, 100), (0, 100), (100, 100)])
+def test_steps_must_rise_to_all(steps: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="steps must rise from at least 1 to 100"):
+        roll_out(Memory(), _version(1), [SAMPLE], steps=steps)
