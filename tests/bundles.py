@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,21 @@ class Broken:
         if (values == 7).any():
             raise RuntimeError("secret detail of the model")
         return np.where(values == 8, np.nan, 0.0)
+
+
+class Deadly:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> Any:
+        """Unpickling calls this."""
+        return (os._exit, (9,))
+
+
+def deadly(root: Path, version: int) -> VersionRef:
+    """A version that kills whoever loads it; nobody can have tried it before."""
+    bundle = regression(root, version).bundle
+    (bundle / "model.pkl").write_bytes(cloudpickle.dumps(Deadly()))
+    return VersionRef("tiny", version, write_manifest(bundle, NUMBERS, None), bundle)
 
 
 def broken(root: Path, version: int = 1) -> VersionRef:

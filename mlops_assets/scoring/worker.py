@@ -78,7 +78,7 @@ def serve(folder: Path, listening: int, alive: int, identity: str) -> None:
     )
     # uvicorn raises the signal that ended it once more; this makes it an ordinary end.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, _leave)
     try:
         uvicorn.Server(config).run(sockets=[socket.socket(fileno=listening)])
     finally:
@@ -92,6 +92,10 @@ def _acknowledger(folder: Path) -> Callable[[Serving], None]:
         write_ack(folder, Ack(pid, created, serving.number, serving.errors))
 
     return acknowledge
+
+
+def _leave(*_: object) -> None:
+    sys.exit(0)
 
 
 def _end_without_supervisor(alive: int) -> None:

@@ -13,20 +13,18 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import cloudpickle
 import httpx
 import psutil
 import pytest
 
 from mlops_assets.scoring.generation import GenerationFile, read_acks
 from mlops_assets.scoring.supervisor import bind, read_state
-from resources.endpoints.base import Deployment, EndpointError, Request, VersionRef
+from resources.endpoints.base import Deployment, EndpointError, Request
 from resources.endpoints.local import LocalEndpoints, LocalSettings, split_traffic
 from resources.endpoints.lock import held
 from resources.endpoints.process import read_key
-from tests.bundles import NUMBERS, broken, classifier, regression, write_manifest
+from tests.bundles import broken, classifier, regression
 from tests.local_servers import eventually, local_endpoints, processes_of, serve
 
 ASK = Request.of({"data": [{"a": 1, "b": 2}]})
@@ -218,9 +216,7 @@ def test_a_fixed_port_and_a_change_of_it(endpoints: LocalEndpoints, tmp_path: Pa
     assert len(processes_of(_folder(tmp_path), "scoring.supervisor")) == 1
 
 
-def test_a_fixed_port_in_use_names_who_and_where(
-    endpoints: LocalEndpoints, tmp_path: Path
-) -> None:
+def test_a_fixed_port_in_use_names_who_and_where(endpoints: LocalEndpoints, tmp_path: Path) -> None:
     with bind(None, None) as taken:
         port = taken.getsockname()[1]
         started = time.monotonic()
@@ -251,9 +247,7 @@ def test_a_port_that_was_lost_is_replaced(endpoints: LocalEndpoints, tmp_path: P
     assert now.id == state.id
 
 
-def test_a_stranger_on_the_port_is_not_healthy(
-    endpoints: LocalEndpoints, tmp_path: Path
-) -> None:
+def test_a_stranger_on_the_port_is_not_healthy(endpoints: LocalEndpoints, tmp_path: Path) -> None:
     with endpoints.open("tiny", "staging", LocalSettings()):
         pass
     with endpoints.open("tiny", "production", LocalSettings()):
@@ -280,9 +274,7 @@ def test_a_version_that_cannot_be_loaded_changes_nothing(
     assert _version(endpoints) == 1
 
 
-def test_a_bundle_that_is_lost_while_it_serves(
-    endpoints: LocalEndpoints, tmp_path: Path
-) -> None:
+def test_a_bundle_that_is_lost_while_it_serves(endpoints: LocalEndpoints, tmp_path: Path) -> None:
     version = regression(tmp_path, 1)
     serve(endpoints, version)
     (version.bundle / "model.pkl").unlink()
@@ -294,27 +286,6 @@ def test_a_bundle_that_is_lost_while_it_serves(
         assert list(target.live()) == ["v1"]  # it has the traffic: nothing is forgotten
         target.promote(target.stage(regression(tmp_path, 2)).name, 100)
     assert _version(endpoints) == 2
-
-
-class Deadly:
-    """Kills whoever unpickles it."""
-
-    def __reduce__(self) -> Any:
-        return (os._exit, (9,))
-
-
-def test_a_version_that_kills_its_worker_is_given_up(
-    endpoints: LocalEndpoints, tmp_path: Path
-) -> None:
-    serve(endpoints, regression(tmp_path, 1))
-    deadly = regression(tmp_path, 2)
-    (deadly.bundle / "model.pkl").write_bytes(cloudpickle.dumps(Deadly()))
-    digest = write_manifest(deadly.bundle, NUMBERS, None)
-    with endpoints.open("tiny", "staging", LocalSettings()) as target:
-        with pytest.raises(EndpointError, match="version 2 cannot be loaded: .*its workers crash"):
-            target.stage(VersionRef("tiny", 2, digest, deadly.bundle))
-        assert list(target.live()) == ["v1"]
-    assert _version(endpoints) == 1
 
 
 def test_a_registry_made_anew_may_reuse_a_version(
@@ -359,7 +330,7 @@ def test_a_worker_that_hangs_is_an_error_with_its_log(tmp_path: Path) -> None:
         worker.suspend()
         hasty = LocalEndpoints(tmp_path / "endpoints", timeout=0.5)
         with hasty.open("tiny", "staging", LocalSettings()) as target:
-            with pytest.raises(EndpointError, match="version 2 cannot be loaded: .*no answer from"):
+            with pytest.raises(EndpointError, match=r"version 2 cannot be loaded: .*no answer"):
                 target.stage(regression(tmp_path, 2))
             worker.resume()
 
@@ -398,9 +369,7 @@ def test_health_stays_quick_while_a_large_batch_is_scored(
     assert max(times) < answer.seconds / 2
 
 
-def test_real_http_is_held_to_the_same_limits(
-    endpoints: LocalEndpoints, tmp_path: Path
-) -> None:
+def test_real_http_is_held_to_the_same_limits(endpoints: LocalEndpoints, tmp_path: Path) -> None:
     serve(endpoints, broken(tmp_path))
     status = endpoints.status("tiny", "staging")
     assert status.url is not None

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.rollout import Rollout, RolloutError, Sample, roll_out
-from mlops_assets.scoring.generation import GenerationFile
+from mlops_assets.scoring.generation import Entry, GenerationFile
 from resources.endpoints.base import EndpointError, Request, VersionRef
 from resources.endpoints.local import LocalEndpoints, LocalSettings
 from resources.endpoints.process import read_key
-from tests.bundles import broken, constant, regression
+from tests.bundles import broken, constant, deadly, regression
 from tests.local_servers import eventually, local_endpoints, processes_of, serve
 
 PAYLOAD = {"data": [{"a": 1, "b": 2}]}
@@ -80,9 +80,7 @@ class Client:
         self.versions.append(version)
 
 
-def test_ten_thousand_requests_during_a_rollout(
-    endpoints: LocalEndpoints, tmp_path: Path
-) -> None:
+def test_ten_thousand_requests_during_a_rollout(endpoints: LocalEndpoints, tmp_path: Path) -> None:
     first, second = constant(tmp_path, 1), constant(tmp_path, 2)
     _deploy(endpoints, first)
     client = Client(endpoints, tmp_path / "endpoints" / "staging" / "tiny")
@@ -105,9 +103,7 @@ def test_ten_thousand_requests_during_a_rollout(
     assert client.versions == sorted(client.versions)
 
 
-def test_a_failing_sample_leaves_the_old_version(
-    endpoints: LocalEndpoints, tmp_path: Path
-) -> None:
+def test_a_failing_sample_leaves_the_old_version(endpoints: LocalEndpoints, tmp_path: Path) -> None:
     _deploy(endpoints, regression(tmp_path, 1))
     with pytest.raises(RolloutError, match="sample 'one row': expected at most 1500, found 2003"):
         _deploy(endpoints, regression(tmp_path, 2), _sample(maximum=1500))
@@ -119,9 +115,7 @@ def test_a_failing_sample_leaves_the_old_version(
     assert answer.json()["predictions"] == [pytest.approx(1003)]
 
 
-def test_a_changed_bundle_leaves_the_old_version(
-    endpoints: LocalEndpoints, tmp_path: Path
-) -> None:
+def test_a_changed_bundle_leaves_the_old_version(endpoints: LocalEndpoints, tmp_path: Path) -> None:
     _deploy(endpoints, regression(tmp_path, 1))
     changed = regression(tmp_path, 2)
     with (changed.bundle / "model.pkl").open("ab") as file:
@@ -129,6 +123,33 @@ def test_a_changed_bundle_leaves_the_old_version(
     with pytest.raises(RolloutError, match=r"version 1 serves as before: .*model\.pkl: SHA-256"):
         _deploy(endpoints, changed)
     assert _shares(endpoints) == {1: 100}
+
+
+def test_a_version_that_kills_its_worker_is_given_up(
+    endpoints: LocalEndpoints, tmp_path: Path
+) -> None:
+    _deploy(endpoints, regression(tmp_path, 1))
+    with pytest.raises(RolloutError, match=r"(?s)version 1 serves as before: .*its workers crash"):
+        _deploy(endpoints, deadly(tmp_path, 2))
+    assert _shares(endpoints) == {1: 100}
+    answer = endpoints.ask("tiny", "staging", Request.of(PAYLOAD))
+    assert answer.json()["predictions"] == [pytest.approx(1003)]
+
+
+def test_a_version_that_kills_its_worker_and_was_left_by_a_killed_rollout(
+    endpoints: LocalEndpoints, tmp_path: Path
+) -> None:
+    _deploy(endpoints, regression(tmp_path, 1))
+    folder = tmp_path / "endpoints" / "staging" / "tiny"
+    endpoints.stop("tiny", "staging")
+    left = deadly(tmp_path, 2)
+    file = GenerationFile(folder)
+    wanted = file.read()
+    entry = Entry(str(left.bundle), left.digest, 2)
+    file.write(wanted.next({**wanted.deployments, "v2": entry}))
+    result = _deploy(endpoints, regression(tmp_path, 3))
+    assert (result.outcome, result.previous) == ("deployed", 1)
+    assert _shares(endpoints) == {3: 100}
 
 
 # What a child process is told on its command line; it deploys one version, and may be told to
@@ -286,9 +307,7 @@ def test_two_first_deployments_at_once_start_one_server(
     assert _shares(endpoints) in ({1: 100}, {2: 100})
 
 
-def test_a_supervisor_killed_during_a_rollout(
-    endpoints: LocalEndpoints, tmp_path: Path
-) -> None:
+def test_a_supervisor_killed_during_a_rollout(endpoints: LocalEndpoints, tmp_path: Path) -> None:
     serve(endpoints, regression(tmp_path, 1))
     second = regression(tmp_path, 2)
     folder = tmp_path / "endpoints" / "staging" / "tiny"

@@ -75,7 +75,10 @@ def test_values_that_are_taken(change: dict[str, Any], value: Any) -> None:
         ({"f": "1.5"}, "row 1, column 'f': wants a number, found '1.5'"),
         ({"f": True}, "row 1, column 'f': wants a number, found true"),
         ({"f": 1e39}, "row 1, column 'f': wants a finite number below 3.4e38, found 1e+39"),
-        ({"f": 10**400}, "column 'f': wants a finite number below 3.4e38, found an integer of more"),
+        (
+            {"f": 10**400},
+            "column 'f': wants a finite number below 3.4e38, found an integer of more",
+        ),
         ({"f": [1]}, "row 1, column 'f': wants a number, found a list"),
         ({"i": 1.5}, "row 1, column 'i': wants an integer, found 1.5"),
         ({"i": None}, "row 1, column 'i': null, and the column is not nullable"),

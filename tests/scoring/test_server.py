@@ -214,7 +214,9 @@ def test_a_body_over_the_limit(client: TestClient) -> None:
     chunked = client.post("/score", content=_chunks(MAXIMUM_BODY), headers=KEY)
     assert "content-length" not in chunked.request.headers
     assert _error(chunked)[0] == 413
-    lies = client.post("/score", content=_chunks(MAXIMUM_BODY), headers={**KEY, "content-length": "5"})
+    lies = client.post(
+        "/score", content=_chunks(MAXIMUM_BODY), headers={**KEY, "content-length": "5"}
+    )
     assert _error(lies)[0] == 413
 
 
