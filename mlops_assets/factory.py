@@ -9,7 +9,6 @@ import copy
 from collections.abc import Sequence
 
 import dagster as dg
-from dagster import AssetChecksDefinition
 
 from mlops_assets.assets import dataset, endpoint, package, registered_model, trained_model
 from mlops_assets.gates import GATES
@@ -29,93 +28,85 @@ class ModelFactory:
 
     def build(self, spec: ModelSpec) -> dg.Definitions:
         """The chain of one model: from dataset to one endpoint per environment."""
-        assets = [
-            self._asset(spec, dataset.dataset, "dataset", checks=dataset.CHECKS, blocking="contract"),
-            self._asset(spec, trained_model.trained_model, "trained_model", ["dataset"]),
-            self._asset(
-                spec, registered_model.registered_model, "registered_model", ["trained_model"]
-            ),
-            self._asset(
-                spec, package.package, "package", ["registered_model"], checks=package.CHECKS
-            ),
-            *(self._endpoint(spec, environment) for environment in self._environments),
-        ]
-        checks = [
-            self._checks(spec, self._gates, "registered_model", self._gate_names, blocking=GATES),
-            *(
-                self._checks(
-                    spec, self._live_checks, endpoint.asset_name(e.name), endpoint.LIVE_CHECKS
-                )
-                for e in self._environments
-            ),
-        ]
-        return dg.Definitions(assets=assets, asset_checks=checks)
-
-    def _endpoint(self, spec: ModelSpec, environment: Environment) -> dg.AssetsDefinition:
-        name = endpoint.asset_name(environment.name)
-        if environment.promotes_from is None:
-            return self._asset(spec, endpoint.first_endpoint, name, ["registered_model"])
-        upstream = endpoint.asset_name(environment.promotes_from)
-        return self._asset(
-            spec,
-            endpoint.promoted_endpoint,
-            name,
-            ["registered_model", upstream],
-            inputs={"promotes_from": upstream},
+        chain = _Chain(spec)
+        chain.asset("dataset", dataset.dataset, checks=dataset.CHECKS, blocking=("contract",))
+        chain.asset("trained_model", trained_model.trained_model, dataset="dataset")
+        chain.asset(
+            "registered_model", registered_model.registered_model, trained_model="trained_model"
         )
+        chain.checks("registered_model", self._gates, self._gate_names, blocking=GATES)
+        chain.asset("package", package.package, package.CHECKS, registered_model="registered_model")
+        for environment in self._environments:
+            name, inputs = endpoint.asset_name(environment.name), {}
+            op = endpoint.first_endpoint
+            if environment.promotes_from:
+                op = endpoint.promoted_endpoint
+                inputs = {"promotes_from": endpoint.asset_name(environment.promotes_from)}
+            chain.asset(name, op, registered_model="registered_model", **inputs)
+            chain.checks(name, self._live_checks, endpoint.LIVE_CHECKS)
+        return dg.Definitions(assets=chain.assets, asset_checks=chain.asset_checks)
 
-    def _asset(
+
+class _Chain:
+    """The assets and checks of one model, as they are added."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self.assets: list[dg.AssetsDefinition] = []
+        self.asset_checks: list[dg.AssetChecksDefinition] = []
+
+    def asset(
         self,
-        spec: ModelSpec,
-        op: dg.OpDefinition,
         name: str,
-        upstream: Sequence[str] = (),
+        op: dg.OpDefinition,
         checks: Sequence[str] = (),
-        blocking: str | None = None,
-        inputs: dict[str, str] | None = None,
-    ) -> dg.AssetsDefinition:
-        key = dg.AssetKey([spec.name, name])
-        by_asset = {asset: given for given, asset in (inputs or {}).items()}
-        return dg.AssetsDefinition(
-            keys_by_input_name={
-                by_asset.get(asset, asset): dg.AssetKey([spec.name, asset]) for asset in upstream
-            },
-            keys_by_output_name={"result": key},
-            node_def=_named(op, f"{spec.name}__{name}"),
-            specs=[
-                dg.AssetSpec(
-                    key=key,
-                    deps=[dg.AssetKey([spec.name, asset]) for asset in upstream],
-                    description=op.description,
-                    group_name=spec.name,
-                    owners=[spec.owner],
-                    kinds=KINDS.get(name, {"endpoint"}),
-                )
-            ],
-            check_specs_by_output_name={
-                check: dg.AssetCheckSpec(check, asset=key, blocking=check == blocking)
-                for check in checks
-            },
+        blocking: Sequence[str] = (),
+        **inputs: str,
+    ) -> None:
+        """Add an asset that an op materializes; ``inputs`` maps the op's inputs to assets."""
+        spec, key = self._spec, self._key(name)
+        by_input = {given: self._key(asset) for given, asset in inputs.items()}
+        self.assets.append(
+            dg.AssetsDefinition(
+                keys_by_input_name=by_input,
+                keys_by_output_name={"result": key},
+                node_def=_named(op, f"{spec.name}__{name}"),
+                specs=[
+                    dg.AssetSpec(
+                        key=key,
+                        deps=list(by_input.values()),
+                        description=op.description,
+                        group_name=spec.name,
+                        owners=[spec.owner],
+                        kinds=KINDS.get(name, {"endpoint"}),
+                    )
+                ],
+                check_specs_by_output_name=_check_specs(key, checks, blocking),
+            )
         )
 
-    def _checks(
-        self,
-        spec: ModelSpec,
-        op: dg.OpDefinition,
-        name: str,
-        checks: Sequence[str],
-        blocking: Sequence[str] = (),
-    ) -> dg.AssetChecksDefinition:
-        key = dg.AssetKey([spec.name, name])
-        return AssetChecksDefinition.create(
-            keys_by_input_name={op.ins and next(iter(op.ins)) or "asset": key},
-            node_def=_named(op, f"{spec.name}__{name}_checks"),
-            check_specs_by_output_name={
-                check: dg.AssetCheckSpec(check, asset=key, blocking=check in blocking)
-                for check in checks
-            },
-            can_subset=True,
+    def checks(
+        self, name: str, op: dg.OpDefinition, checks: Sequence[str], blocking: Sequence[str] = ()
+    ) -> None:
+        """Add checks of an asset, which one op evaluates, together or some of them."""
+        key = self._key(name)
+        self.asset_checks.append(
+            dg.AssetChecksDefinition.create(
+                keys_by_input_name={next(iter(op.ins)): key},
+                node_def=_named(op, f"{self._spec.name}__{name}_checks"),
+                check_specs_by_output_name=_check_specs(key, checks, blocking),
+                can_subset=True,
+            )
         )
+
+    def _key(self, name: str) -> dg.AssetKey:
+        return dg.AssetKey([self._spec.name, name])
+
+
+def _check_specs(
+    key: dg.AssetKey, checks: Sequence[str], blocking: Sequence[str]
+) -> dict[str, dg.AssetCheckSpec]:
+    return {name: dg.AssetCheckSpec(name, asset=key, blocking=name in blocking) for name in checks}
 
 
 #: Icons of the page, by asset; an endpoint has its own.
@@ -130,5 +121,5 @@ KINDS = {
 def _named(op: dg.OpDefinition, name: str) -> dg.OpDefinition:
     """The same op under another name: ``with_replaced_properties`` would resolve all types anew."""
     named = copy.copy(op)
-    named._name = name  # noqa: SLF001
+    named._name = name  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     return named

@@ -82,7 +82,7 @@ def verdicts(facts: Facts, policy: Policy) -> list[Verdict]:
         _contract(facts),
         _quality(facts, policy),
         _champion(facts, policy),
-        _provenance(facts, policy),
+        _provenance(facts),
         _integrity(facts),
     ]
     if not policy.development:
@@ -185,7 +185,7 @@ def _champion(facts: Facts, policy: Policy) -> Verdict:
     return _joined("champion", closed, met)
 
 
-def _provenance(facts: Facts, policy: Policy) -> Verdict:
+def _provenance(facts: Facts) -> Verdict:
     source = facts.manifest.source
     closed: list[str] = []
     if source.dirty:

@@ -12,7 +12,7 @@ from resources.artifacts import Artifacts
 from resources.environment import Environment
 from resources.registry import Registry, Version
 from resources.serving import Serving
-from resources.training import Training, TrainingError
+from resources.training import RunContext, Training, TrainingError
 from resources.verification import Verification
 
 
@@ -28,7 +28,7 @@ class Judge(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgume
 
     def judge(
         self,
-        context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+        context: RunContext,
         version: Version,
         environment: Environment | None = None,
     ) -> list[Verdict]:
@@ -83,7 +83,7 @@ class Judge(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgume
 
     def comparison(
         self,
-        context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+        context: RunContext,
         version: Version,
         manifest: Manifest,
         champion: Version,
@@ -103,7 +103,7 @@ class Judge(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgume
 
     def _compare(
         self,
-        context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+        context: RunContext,
         version: Version,
         manifest: Manifest,
         champion: Version,
@@ -154,4 +154,3 @@ def champion_request(champion: Version | None) -> dict[str, Any] | None:
         "digest": champion.digest,
         "version": champion.version,
     }
-

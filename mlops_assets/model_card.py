@@ -17,7 +17,10 @@ def model_card(manifest: Manifest, evidence: Evidence, owner: str, readme: str) 
     source, holdout = manifest.source, evidence.holdout
     metrics = _table(
         ("metric", "value", "95 % interval"),
-        [(n, f"{m.value:.4g}", f"{m.lower:.4g} to {m.upper:.4g}") for n, m in evidence.metrics.items()],
+        [
+            (n, f"{m.value:.4g}", f"{m.lower:.4g} to {m.upper:.4g}")
+            for n, m in evidence.metrics.items()
+        ],
     )
     importance = _table(
         ("feature", "importance", "±"),
@@ -38,13 +41,20 @@ def model_card(manifest: Manifest, evidence: Evidence, owner: str, readme: str) 
             [
                 ("owner", owner),
                 ("task", f"{manifest.task}, target `{manifest.target}`"),
-                ("commit", f"`{source.commit}` on {source.branch}{' + uncommitted files' if source.dirty else ''}"),
+                (
+                    "commit",
+                    f"`{source.commit}` on {source.branch}"
+                    + (" with uncommitted files" if source.dirty else ""),
+                ),
                 ("author", source.author),
                 ("message", source.message),
                 ("data", f"snapshot `{manifest.snapshot.digest}`, {manifest.snapshot.rows} rows"),
                 ("parameters", ", ".join(f"{k}={v}" for k, v in manifest.parameters.items())),
                 ("identity", f"`{manifest.identity}`"),
-                ("platform", f"{manifest.platform}, scikit-learn {manifest.packages.get('scikit-learn')}"),
+                (
+                    "platform",
+                    f"{manifest.platform}, scikit-learn {manifest.packages.get('scikit-learn')}",
+                ),
             ],
         ),
     ]
@@ -63,11 +73,13 @@ def _slices(evidence: Evidence) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"  # noqa: RUF001  (an en dash for «none»)
+    return "–" if value is None else f"{value:.4g}"
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     def line(cells: tuple[str, ...]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        return (
+            "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        )
 
     return "\n".join([line(header), line(("---",) * len(header)), *map(line, rows)])

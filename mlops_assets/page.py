@@ -44,13 +44,13 @@ def serve(profile: Profile, port: int | None = None) -> int:
         env={**os.environ, "MLOPS_PROFILE": profile.name},
         start_new_session=True,
     )
-    record = {"process": process_name(process.pid), "port": port}
-    write_atomic(_file(profile), to_json(record))
-    signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGTERM))
+    name = process_name(process.pid)
+    write_atomic(_file(profile), to_json({"process": name, "port": port}))
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # pyright: ignore[reportUnknownLambdaType]
     try:
         return process.wait()
     except KeyboardInterrupt:
-        _end(record["process"])
+        _end(name)
         return 0
     finally:
         _file(profile).unlink(missing_ok=True)

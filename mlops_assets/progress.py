@@ -40,9 +40,11 @@ def _line(record: logging.LogRecord) -> str | None:
     return None
 
 
-@dg.logger(description="A line per step and per failed check.")
-def progress(_context: dg.InitLoggerContext) -> logging.Logger:
-    """The logger named ``progress``; quiet beside the lines above."""
+def _logger(_context: dg.InitLoggerContext) -> logging.Logger:
     logger = logging.Logger("mlops.progress", logging.DEBUG)  # noqa: LOG001  (one per run)
     logger.addHandler(_Lines())
     return logger
+
+
+#: A Dagster logger that prints a line per step and per failed check.
+progress = dg.LoggerDefinition(_logger)

@@ -107,7 +107,9 @@ def installed_packages() -> dict[str, str]:
     Read from the names of the metadata folders: parsing them all would take a second.
     """
     found: dict[str, str] = {}
-    for place in dict.fromkeys(p for p in sys.path if p.endswith(("site-packages", "dist-packages"))):
+    for place in dict.fromkeys(
+        p for p in sys.path if p.endswith(("site-packages", "dist-packages"))
+    ):
         for folder in Path(place).glob("*.dist-info"):
             name, _, version = folder.name.removesuffix(".dist-info").rpartition("-")
             found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)

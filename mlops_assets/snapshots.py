@@ -17,7 +17,7 @@ import duckdb
 import pandas as pd
 import pandera.pandas as pa_pandas
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute as pa_compute
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from pandera.errors import SchemaErrors
@@ -25,6 +25,9 @@ from pandera.errors import SchemaErrors
 from mlops_assets.files import digest_json
 from mlops_assets.spec import Column, Data, Task
 from resources.storage import StoredFile
+
+# Its functions are made at run time, so that no type checker knows them.
+pc: Any = pa_compute
 
 #: Bytes of CSV that are parsed at a time.
 BLOCK_BYTES = 8 << 20

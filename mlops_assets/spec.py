@@ -68,10 +68,14 @@ class Strict(BaseModel):
 class Source(Strict):
     """Where the model's code comes from."""
 
-    repository: str = Field(".", description="'.' for this repository, else a path or git URL.")
-    branch: str = Field("main", min_length=1, description="The branch whose head is released.")
+    repository: str = Field(
+        default=".", description="'.' for this repository, else a path or git URL."
+    )
+    branch: str = Field(
+        default="main", min_length=1, description="The branch whose head is released."
+    )
     folder: str | None = Field(
-        None, description="The model's folder there; default: mlops_assets/models/NAME."
+        default=None, description="The model's folder there; default: mlops_assets/models/NAME."
     )
     paths: list[str] = Field(
         default_factory=list,
@@ -84,10 +88,16 @@ class Column(Strict):
 
     type: ColumnType
     nullable: bool = False
-    minimum: float | None = Field(None, description="Least value allowed, in the column's unit.")
-    maximum: float | None = Field(None, description="Greatest value allowed.")
-    categories: list[Scalar] | None = Field(None, min_length=1, description="The values allowed.")
-    feature: bool = Field(True, description="False: kept for keys or slices, not for training.")
+    minimum: float | None = Field(
+        default=None, description="Least value allowed, in the column's unit."
+    )
+    maximum: float | None = Field(default=None, description="Greatest value allowed.")
+    categories: list[Scalar] | None = Field(
+        default=None, min_length=1, description="The values allowed."
+    )
+    feature: bool = Field(
+        default=True, description="False: kept for keys or slices, not for training."
+    )
     description: str = ""
 
     @model_validator(mode="after")
@@ -115,7 +125,7 @@ class Data(Strict):
     key: list[str] = Field(min_length=1, description="Columns that together name one row.")
     target: str
     columns: dict[str, Column] = Field(min_length=2)
-    minimum_rows: int = Field(50, ge=2)
+    minimum_rows: int = Field(default=50, ge=2)
 
     @model_validator(mode="after")
     def _known_columns(self) -> Data:
@@ -141,9 +151,9 @@ class Data(Strict):
 class Split(Strict):
     """Which rows are held out: a hash of the key, so that a row never changes sides."""
 
-    holdout: float = Field(0.25, gt=0, lt=1, description="Share of the rows held out.")
+    holdout: float = Field(default=0.25, gt=0, lt=1, description="Share of the rows held out.")
     columns: list[str] = Field(default_factory=list, description="Hash these, not the key.")
-    salt: str = Field("", description="Another salt is another split.")
+    salt: str = Field(default="", description="Another salt is another split.")
 
 
 Thresholded = Literal["pessimistic", "value"]
@@ -155,7 +165,7 @@ class Threshold(Strict):
     minimum: float | None = None
     maximum: float | None = None
     on: Thresholded = Field(
-        "pessimistic",
+        default="pessimistic",
         description="Compare the pessimistic end of the 95 % interval, or the point value.",
     )
 
@@ -189,12 +199,14 @@ class ModelSpec(Strict):
     owner: Annotated[str, AfterValidator(_owner)]
     description: str = ""
     task: Task
-    source: Source = Source(repository=".", branch="main")
+    source: Source = Field(default_factory=Source)
     data: Data
-    split: Split = Split(holdout=0.25)
+    split: Split = Field(default_factory=Split)
     parameters: dict[str, Any] = Field(default_factory=dict)
     slices: list[str] = Field(default_factory=list)
-    timeout_seconds: int = Field(3600, ge=1, description="Training is ended after this long.")
+    timeout_seconds: int = Field(
+        default=3600, ge=1, description="Training is ended after this long."
+    )
     gates: Gates
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class Artifacts(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeAr
         return self.path(kind, name).is_dir()
 
     @contextmanager
-    def workspace(self) -> Iterator[Path]:
+    def workspace(self) -> Generator[Path]:
         """A scratch folder on the store's own disk, removed afterwards.
 
         One that a killed run left behind is removed by the next: its lock is free.
@@ -59,7 +59,7 @@ class Artifacts(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeAr
             path.unlink(missing_ok=True)
 
     @contextmanager
-    def lock(self, kind: str, name: str) -> Iterator[None]:
+    def lock(self, kind: str, name: str) -> Generator[None]:
         """Hold the right to make one artifact; it ends with the process that holds it."""
         path = Path(self.root) / "locks" / f"{kind}-{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ The only place that reads ``MLOPS_PROFILE`` and ``MLOPS_HOME``.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,25 +42,26 @@ class LocalSettings(Strict):
     ports: dict[str, int] = Field(
         default_factory=dict, description="Fixed port per model; the system chooses the others."
     )
-    workers: int = Field(1, ge=1, le=64, description="Worker processes per endpoint.")
+    workers: int = Field(default=1, ge=1, le=64, description="Worker processes per endpoint.")
 
 
 class Environment(Strict):
     """One file of ``environments/<profile>/``."""
 
-    json_schema: str | None = Field(None, alias="$schema", description="For editors.")
+    json_schema: str | None = Field(default=None, alias="$schema", description="For editors.")
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")
     target: Literal["local"] = Field(description="What serves here.")
     promotes_from: str | None = Field(
-        None, description="A version must have served there, with its samples passed."
+        default=None, description="A version must have served there, with its samples passed."
     )
     development: bool = Field(
-        False, description="Takes uncommitted work; of the gates only contract and integrity hold."
+        default=False,
+        description="Takes uncommitted work; of the gates only contract and integrity hold.",
     )
     latency_ms: float = Field(
-        200.0, gt=0, description="95th percentile of one-row requests, in milliseconds."
+        default=200.0, gt=0, description="95th percentile of one-row requests, in milliseconds."
     )
-    local: LocalSettings = LocalSettings(workers=1)
+    local: LocalSettings = Field(default_factory=LocalSettings)
     gates: dict[str, EnvironmentGates] = Field(
         default_factory=dict, description="Per model: stricter limits than model.yaml's."
     )
@@ -198,11 +200,23 @@ def looser_limits(environment: Environment, spec: ModelSpec) -> list[str]:
                 f"{place}.quality.{metric}.maximum: {limit.maximum} is looser than model.yaml's "
                 f"{model_limit.maximum}; an environment may only be stricter"
             )
-    champion = own.champion
-    if champion and champion.metric == spec.gates.champion.metric:
-        if champion.tolerance > spec.gates.champion.tolerance:
-            problems.append(
-                f"{place}.champion.tolerance: {champion.tolerance} is looser than model.yaml's "
-                f"{spec.gates.champion.tolerance}; an environment may only be stricter"
-            )
+    champion, model_champion = own.champion, spec.gates.champion
+    if (
+        champion
+        and champion.metric == model_champion.metric
+        and champion.tolerance > model_champion.tolerance
+    ):
+        problems.append(
+            f"{place}.champion.tolerance: {champion.tolerance} is looser than model.yaml's "
+            f"{model_champion.tolerance}; an environment may only be stricter"
+        )
     return problems
+
+
+def schema() -> str:
+    """The JSON Schema of an environment's file, for editors."""
+    return json.dumps(Environment.model_json_schema(by_alias=True), indent=2) + "\n"
+
+
+if __name__ == "__main__":  # make schema
+    (checkout() / "environments" / "environment.schema.json").write_text(schema())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +176,7 @@ class LocalRegistry(Registry):
         ]
 
     @contextmanager
-    def lock(self, model: str) -> Iterator[None]:
+    def lock(self, model: str) -> Generator[None]:
         """See Registry.lock."""
         path = self._folder(model) / ".lock"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from resources.endpoints.base import (
@@ -26,7 +26,7 @@ class Serving:
         self._local = LocalEndpoints(profile.home / "endpoints")
 
     @contextmanager
-    def open(self, model: str, environment: Environment) -> Iterator[Target]:
+    def open(self, model: str, environment: Environment) -> Generator[Target]:
         """Hold one endpoint; nobody else deploys there meanwhile."""
         settings = LocalSettings(
             port=environment.local.ports.get(model), workers=environment.local.workers

@@ -15,6 +15,8 @@ from dagster._core.errors import DagsterPipesExecutionError
 
 from mlops_assets.files import read_json, write_atomic
 
+RunContext = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
+
 
 class TrainingError(Exception):
     """Training ended without a model; the message is the child's own, or how it ended."""
@@ -24,9 +26,7 @@ class Training(dg.ConfigurableResource, ABC):  # pyright: ignore[reportMissingTy
     """Runs the training process and waits for it."""
 
     @abstractmethod
-    def run(
-        self, context: dg.AssetExecutionContext, request: dict[str, Any], output: Path
-    ) -> None:
+    def run(self, context: RunContext, request: dict[str, Any], output: Path) -> None:
         """Run one request of ``mlops_assets.training.runner``; its files appear in ``output``.
 
         The child's log lines reach the run's log as they come; an interrupted run ends the child.
@@ -39,9 +39,7 @@ class Training(dg.ConfigurableResource, ABC):  # pyright: ignore[reportMissingTy
 class LocalTraining(Training):
     """A child process on this machine, through Dagster Pipes."""
 
-    def run(
-        self, context: dg.AssetExecutionContext, request: dict[str, Any], output: Path
-    ) -> None:
+    def run(self, context: RunContext, request: dict[str, Any], output: Path) -> None:
         """See Training.run."""
         path = output.with_name(f"{output.name}.request.json")
         # As it is: the order of data.columns is the order of the training frame.
@@ -49,7 +47,7 @@ class LocalTraining(Training):
         client = dg.PipesSubprocessClient(env=_environment(output), cwd=str(output.parent))
         command = [sys.executable, "-P", "-m", "mlops_assets.training.runner", str(path)]
         try:
-            client.run(context=context, command=command)
+            client.run(context=context.op_execution_context, command=command)
         except DagsterPipesExecutionError as error:
             raise TrainingError(_reason(output, str(error))) from None
         if (output / "error.json").is_file():

@@ -127,8 +127,7 @@ def make_repository(path: Path) -> Repository:
     repository.write("environments/local/staging.json", '{"name": "staging", "target": "local"}')
     repository.write(
         "environments/local/production.json",
-        '{"name": "production", "target": "local", "promotes_from": "staging",'
-        ' "latency_ms": 2000}',
+        '{"name": "production", "target": "local", "promotes_from": "staging", "latency_ms": 2000}',
     )
     for environment in ("development", "staging", "production"):
         repository.write(f"samples/requests/rent/{environment}.json", SAMPLES)

@@ -1,15 +1,11 @@
-import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-import dagster as dg
-
 from mlops_assets.definitions import build_definitions
-from resources.environment import checkout, load_profile
+from resources.environment import load_profile
 from tests.repository import MODEL_YAML, Repository, make_repository
 
 LOAD = """
@@ -70,7 +66,10 @@ def test_a_hundred_models_load_nearly_as_quickly_as_one(tmp_path: Path) -> None:
 def test_the_assets_of_a_model(tmp_path: Path) -> None:
     repository = make_repository(tmp_path)
     graph = build_definitions(load_profile({}, repository.path)).resolve_asset_graph()
-    names = {key.path[1]: sorted(k.path[1] for k in graph.get(key).parent_keys) for key in graph.get_all_asset_keys()}
+    names = {
+        key.path[1]: sorted(k.path[1] for k in graph.get(key).parent_keys)
+        for key in graph.get_all_asset_keys()
+    }
     assert names == {
         "dataset": [],
         "trained_model": ["dataset"],

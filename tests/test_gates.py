@@ -139,9 +139,7 @@ def test_a_good_version_passes_every_gate() -> None:
         ),
     ],
 )
-def test_each_gate_closes_with_its_reason(
-    changes: dict[str, Any], gate: str, reason: str
-) -> None:
+def test_each_gate_closes_with_its_reason(changes: dict[str, Any], gate: str, reason: str) -> None:
     found = judged(facts(**changes))
     assert found[gate].status == "closed"
     assert reason in found[gate].reason
@@ -155,9 +153,7 @@ def test_the_point_value_where_the_policy_says_so() -> None:
         champion=ChampionGate(metric="r2", tolerance=0.05, on="value"),
     )
     found = judged(
-        facts(
-            metrics={"r2": interval(0.55)}, champion="d1", comparison=comparison(-0.04, width=1)
-        ),
+        facts(metrics={"r2": interval(0.55)}, champion="d1", comparison=comparison(-0.04, width=1)),
         model=model,
     )
     assert found["quality"].passed
@@ -188,9 +184,7 @@ def test_a_development_environment_takes_uncommitted_and_bad_work_but_no_broken_
     assert broken["integrity"].status == "closed"
 
 
-@given(
-    st.floats(-1, 1), st.floats(0, 0.5), st.floats(-1, 1), st.floats(-1, 1), st.floats(0, 0.2)
-)
+@given(st.floats(-1, 1), st.floats(0, 0.5), st.floats(-1, 1), st.floats(-1, 1), st.floats(0, 0.2))
 def test_an_environment_never_opens_what_the_model_closes(
     value: float, width: float, own: float, extra: float, tolerance: float
 ) -> None:

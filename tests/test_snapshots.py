@@ -168,7 +168,9 @@ def test_an_empty_file_is_named(tmp_path: Path) -> None:
     empty = tmp_path / "broken.csv"
     empty.write_bytes(b"")
     with pytest.raises(ContractError, match=r"broken\.csv: empty file"):
-        take_snapshot([*good, StoredFile(UPath(empty), 0)], contract(), "regression", tmp_path / "out")
+        take_snapshot(
+            [*good, StoredFile(UPath(empty), 0)], contract(), "regression", tmp_path / "out"
+        )
 
 
 def test_a_line_with_a_field_too_many_is_an_error(tmp_path: Path) -> None:
@@ -197,7 +199,9 @@ def test_a_classifier_wants_classes(tmp_path: Path) -> None:
     three = [row(i, sex="abc"[i % 3]) for i in range(9)]
     message = violations(tmp_path / "2", three, task="binary", **changes)
     assert "sex: target has 3 classes, task is binary" in message
-    snapshot(tmp_path / "3", [r.replace(",,", ",other,") for r in rows], task="multiclass", **changes)
+    snapshot(
+        tmp_path / "3", [r.replace(",,", ",other,") for r in rows], task="multiclass", **changes
+    )
 
 
 def test_a_key_names_one_row(tmp_path: Path) -> None:

@@ -1,17 +1,19 @@
 """The asset ``dataset``: an immutable snapshot that met the commit's data contract."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
 from mlops_assets.files import write_atomic
 from mlops_assets.references import DatasetSnapshot
 from mlops_assets.release import SourceConfig, resolve_commit
+from mlops_assets.spec import ModelSpec
 from resources.artifacts import Artifacts
 from resources.environment import Profile
 from resources.git import GitSource
 from resources.references import References
-from resources.registry import Registry
+from resources.registry import Registry, Version
 from resources.serving import Serving
 from resources.storage import Storage, StorageError
 
@@ -37,8 +39,10 @@ def dataset(
     registry: dg.ResourceParam[Registry],
     serving: dg.ResourceParam[Serving],
 ):
-    """All files of the data location, read with the contract's types, checked, sorted, and named
-    by their content. Data that breaks the contract publishes nothing: the last snapshot stays.
+    """All files of the data location as one snapshot that met the contract.
+
+    Read with the contract's types, checked, sorted, and named by their content. Data that breaks
+    the contract publishes nothing: the last snapshot stays.
     """
     # Imported here: the code location must load without pandas.
     from mlops_assets.snapshots import ContractError, take_snapshot
@@ -93,7 +97,14 @@ def dataset(
     )
 
 
-def _checks(key, snapshot, previous, champion, artifacts, spec) -> Iterator[dg.AssetCheckResult]:
+def _checks(
+    key: dg.AssetKey,
+    snapshot: DatasetSnapshot,
+    previous: DatasetSnapshot | None,
+    champion: Version | None,
+    artifacts: Artifacts,
+    spec: ModelSpec,
+) -> Iterator[dg.AssetCheckResult]:
     yield dg.AssetCheckResult(
         passed=True,
         check_name="contract",
@@ -101,56 +112,60 @@ def _checks(key, snapshot, previous, champion, artifacts, spec) -> Iterator[dg.A
         description=f"{snapshot.rows} rows meet all {len(spec.data.columns)} columns",
     )
     share = snapshot.rows / previous.rows if previous else 1.0
-    yield dg.AssetCheckResult(
-        passed=share >= LEAST_SHARE,
-        check_name="volume",
-        asset_key=key,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"{snapshot.rows} rows, before: {previous.rows if previous else 'none'}",
-        metadata={"share_of_previous": share},
-    )
+    before = previous.rows if previous else "none"
+    yield _warning(key, "volume", share >= LEAST_SHARE, f"{snapshot.rows} rows, before: {before}")
     yield _drift(key, snapshot, champion, artifacts, spec)
 
 
-def _drift(key, snapshot, champion, artifacts, spec) -> dg.AssetCheckResult:
-    result = {"check_name": "drift", "asset_key": key, "severity": dg.AssetCheckSeverity.WARN}
-    if champion is None:
-        return dg.AssetCheckResult(
-            passed=True, description="no version serves production yet", **result
-        )
-    trained_on = champion.manifest.snapshot.digest
-    known = artifacts.path("snapshots", trained_on) / "data.parquet"
-    if trained_on == snapshot.digest or not known.is_file():
-        same = "the snapshot that the champion was trained on"
-        reason = same if trained_on == snapshot.digest else f"{same} is no longer in the store"
-        return dg.AssetCheckResult(passed=True, description=reason, **result)
-    from mlops_assets.drift import drift  # needs numpy
-
-    now = artifacts.path("snapshots", snapshot.digest) / "data.parquet"
-    columns = [c for c in [*spec.features, spec.data.target] if c not in spec.data.key]
-    found = drift(known, now, columns)
-    moved = [column for column in found if column.moved]
+def _warning(
+    key: dg.AssetKey, name: str, passed: bool, description: str, **metadata: Any
+) -> dg.AssetCheckResult:
+    """A check that never holds anything back."""
     return dg.AssetCheckResult(
-        passed=not moved,
-        description=(
-            f"moved since version {champion.version} was trained: "
-            f"{', '.join(c.column for c in moved) or 'no column'}"
-        ),
-        metadata={
-            "columns": dg.MetadataValue.table(
-                [
-                    dg.TableRecord(
-                        {"column": c.column, "psi": c.psi, "limit": c.limit, "moved": c.moved}
-                    )
-                    for c in found
-                ]
-            )
-        },
-        **result,
+        passed=passed,
+        check_name=name,
+        asset_key=key,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=description,
+        metadata=metadata,
     )
 
 
-def _violation_table(error) -> dg.TableMetadataValue:
+def _drift(
+    key: dg.AssetKey,
+    snapshot: DatasetSnapshot,
+    champion: Version | None,
+    artifacts: Artifacts,
+    spec: ModelSpec,
+) -> dg.AssetCheckResult:
+    if champion is None:
+        return _warning(key, "drift", True, "no version serves production yet")
+    trained_on = champion.manifest.snapshot.digest
+    known = artifacts.path("snapshots", trained_on) / "data.parquet"
+    same = "the snapshot that the champion was trained on"
+    if trained_on == snapshot.digest:
+        return _warning(key, "drift", True, same)
+    if not known.is_file():
+        return _warning(key, "drift", True, f"{same} is no longer in the store")
+    from mlops_assets.drift import drift  # needs numpy
+
+    now = artifacts.path("snapshots", snapshot.digest) / "data.parquet"
+    found = drift(known, now, [*spec.features, spec.data.target])
+    moved = ", ".join(c.column for c in found if c.moved)
+    rows = [
+        dg.TableRecord({"column": c.column, "psi": c.psi, "limit": c.limit, "moved": c.moved})
+        for c in found
+    ]
+    return _warning(
+        key,
+        "drift",
+        not moved,
+        f"moved since version {champion.version} was trained: {moved or 'no column'}",
+        columns=dg.MetadataValue.table(rows),
+    )
+
+
+def _violation_table(error: Any) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(
         [
             dg.TableRecord(

@@ -103,8 +103,10 @@ def first_endpoint(
     serving: dg.ResourceParam[Serving],
     judge: Judge,
 ):
-    """A URL that serves one version. The version is loaded beside the live one, must answer the
-    environment's samples, and only then gets the traffic; on any failure the live one stays.
+    """A URL that serves one version.
+
+    The version is loaded beside the live one, must answer the environment's samples, and only then
+    gets the traffic; on any failure the live one stays.
     """
     return deploy(context, config, registered_model, profile, registry, serving, judge)
 
@@ -123,8 +125,10 @@ def promoted_endpoint(
     serving: dg.ResourceParam[Serving],
     judge: Judge,
 ):
-    """A URL that serves one version, which has served the environment before this one. It is
-    loaded beside the live one and must answer the samples before it gets the traffic.
+    """A URL that serves one version, which has served the environment before this one.
+
+    The version is loaded beside the live one, must answer the environment's samples, and only then
+    gets the traffic; on any failure the live one stays.
     """
     return deploy(context, config, registered_model, profile, registry, serving, judge)
 
@@ -195,7 +199,7 @@ def live_checks_op() -> dg.OpDefinition:
     )
     def live_checks(
         context: dg.AssetCheckExecutionContext,
-        endpoint,
+        endpoint: Any,
         profile: dg.ResourceParam[Profile],
         serving: dg.ResourceParam[Serving],
     ):

@@ -76,7 +76,9 @@ def write_archive(version: Version, path: Path) -> None:
     """Zip a bundle; the same version gives the same bytes on every machine."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in files_below(version.bundle):
-            name = f"{version.model}-{version.version}/{file.relative_to(version.bundle).as_posix()}"
+            name = (
+                f"{version.model}-{version.version}/{file.relative_to(version.bundle).as_posix()}"
+            )
             archive.writestr(zipfile.ZipInfo(name, EPOCH), file.read_bytes())
 
 
@@ -89,4 +91,6 @@ def differing_files(path: Path, version: Version) -> list[str]:
         if digest_bytes(manifest) != version.digest:
             return ["manifest.json"]
         files = read_json(root / "manifest.json")["files"]
-        return [n for n, d in files.items() if not (root / n).is_file() or digest_file(root / n) != d]
+        return [
+            n for n, d in files.items() if not (root / n).is_file() or digest_file(root / n) != d
+        ]

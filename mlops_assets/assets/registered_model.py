@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -30,8 +31,9 @@ def registered_model(
     artifacts: Artifacts,
     registry: dg.ResourceParam[Registry],
 ):
-    """The next version in the registry: bundle, evidence, lineage. The same identity again is the
-    same version. What its gates say is on its checks.
+    """The next version in the registry: bundle, evidence, lineage.
+
+    The same identity again is the same version. What its gates say is on its checks.
     """
     model = trained_model.model
     version = registry.find(model, trained_model.identity)
@@ -125,7 +127,9 @@ def build_bundle(trained: TrainedModel, folder: Path, bundle: Path) -> None:
         readme.read_text("utf-8") if readme.is_file() else "",
     )
     write_atomic(bundle / "MODEL_CARD.md", card)
-    content["files"] = {p.relative_to(bundle).as_posix(): digest_file(p) for p in files_below(bundle)}
+    content["files"] = {
+        p.relative_to(bundle).as_posix(): digest_file(p) for p in files_below(bundle)
+    }
     write_atomic(bundle / "manifest.json", to_json(content))
 
 
@@ -161,7 +165,7 @@ def gates_op(environments: tuple[str, ...]):
     )
     def gates(
         context: dg.AssetCheckExecutionContext,
-        registered_model,
+        registered_model: Any,
         profile: dg.ResourceParam[Profile],
         registry: dg.ResourceParam[Registry],
         judge: Judge,
@@ -209,5 +213,3 @@ def gates_op(environments: tuple[str, ...]):
 
 def _severity(only_a_warning: bool) -> dg.AssetCheckSeverity:
     return dg.AssetCheckSeverity.WARN if only_a_warning else dg.AssetCheckSeverity.ERROR
-
-

@@ -43,8 +43,9 @@ def trained_model(
     training: dg.ResourceParam[Training],
     verification: Verification,
 ):
-    """An estimator fitted in a process of its own, with everything measured about it. The same
-    source, data, parameters and packages are never trained twice.
+    """An estimator fitted in a process of its own, with everything measured about it.
+
+    The same source, data, parameters and packages are never trained twice.
     """
     released, spec = resolve_commit(context, config, profile, git, references)
     if dataset.contract != spec.contract_digest:
@@ -157,4 +158,3 @@ def picture(path: Path) -> dg.MarkdownMetadataValue:
     """A PNG as the page shows it."""
     encoded = base64.b64encode(path.read_bytes()).decode()
     return dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{encoded})")
-

@@ -13,9 +13,7 @@ def repository(tmp_path: Path) -> Repository:
 
 
 def source(repository: Repository) -> GitSource:
-    return GitSource(
-        checkout=str(repository.path), mirrors=str(repository.path.parent / "mirrors")
-    )
+    return GitSource(checkout=str(repository.path), mirrors=str(repository.path.parent / "mirrors"))
 
 
 def spec(repository: Repository) -> ModelSpec:
@@ -144,9 +142,7 @@ def test_a_bare_repository_by_url_and_by_path(repository: Repository, tmp_path: 
     for url in (bare, f"file://{bare}"):
         found = git.resolve(elsewhere(url))
         assert found.commit == repository.git("rev-parse", "HEAD")
-        assert "def build" in git.read(
-            elsewhere(url), found, "mlops_assets/models/rent/train.py"
-        )
+        assert "def build" in git.read(elsewhere(url), found, "mlops_assets/models/rent/train.py")
 
 
 def test_a_rewritten_branch_is_followed(repository: Repository, tmp_path: Path) -> None:
