@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -19,15 +21,41 @@ class TrainingProblem(Exception):
         self.frames = frames
 
 
+@contextlib.contextmanager
+def own_errors(source: Path, doing: str, kind: Kind = "raised") -> Iterator[None]:
+    """Turn whatever the model's code raises, SystemExit too, into one sentence with its place.
+
+    Args:
+        source: the exported tree; only frames of files below it are the model's own.
+        doing: stands for the place where the stack has no such frame.
+        kind: of the problem that an exception becomes.
+    """
+    try:
+        yield
+    except TrainingProblem:
+        raise
+    except SystemExit as error:
+        place, frames = own_frames(error, source)
+        message = f"{place or doing}: train.py calls sys.exit({error.code!r}); raise an exception"
+        raise TrainingProblem("exit", f"{message} instead", frames) from None
+    except BaseException as error:  # a train.py may raise KeyboardInterrupt
+        place, frames = own_frames(error, source)
+        whole = "".join(traceback.format_exception_only(error))
+        first = whole.strip().splitlines()[-1 if isinstance(error, SyntaxError) else 0]
+        message = f"{place or doing}: {first}"
+        raise TrainingProblem(
+            kind, message, f"{frames}{whole}" if frames else traceback.format_exc()
+        ) from None
+
+
 def own_frames(error: BaseException, source: Path) -> tuple[str, str]:
     """Where below ``source`` an error came from: ``train.py:12``, and the frames there."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).is_relative_to(source)
-    ]
-    if isinstance(error, SyntaxError) and error.filename:
-        place = f"{Path(error.filename).name}:{error.lineno}"
-    else:
-        place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    if isinstance(error, SyntaxError) and _is_below(error.filename, source):
+        return f"{Path(error.filename or '').name}:{error.lineno}", ""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_below(f.filename, source)]
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return place, "".join(traceback.format_list(frames))
+
+
+def _is_below(file: str | None, source: Path) -> bool:
+    return file is not None and Path(file).is_relative_to(source)

@@ -1,9 +1,12 @@
-"""What keeps the training process in bounds: it ends in time, and with its parent."""
+"""What keeps the training process in bounds: it ends in time, with its parent, and at once."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
 import faulthandler
+import io
 import logging
 import os
 import signal
@@ -11,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 #: Linux: the signal that a process gets when its parent dies.
@@ -20,10 +23,16 @@ PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 1.0
 #: What Python's own timer gets to report before the process is ended without it.
 REPORT_SECONDS = 3.0
+#: What exit functions of libraries get.
+EXIT_SECONDS = 10.0
+#: Characters of a printed line that reach the log.
+LINE_LENGTH = 4000
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process, without any clean-up, as soon as its parent is gone."""
+    """End this process, without any clean-up, as soon as its parent is gone or interrupts it."""
+    # Python's own handler waits for native code to return, and that may never happen.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -37,64 +46,126 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True, name="parent").start()
 
 
-def end_in_time(seconds: float, output: Path, report: Callable[[str], None]) -> None:
-    """End this process after so many seconds.
+@contextlib.contextmanager
+def time_limit(seconds: float, output: Path, report: Callable[[str], None]) -> Iterator[None]:
+    """End this process if the block takes longer.
 
     Args:
         seconds: from now.
-        output: ``timeout.txt`` is written there, with the stack, when Python itself hangs in
+        output: ``timeout.txt`` is left there, with the stack, when Python itself hangs in
             native code and cannot report any more.
         report: told the stack of the main thread, before the process is ended.
     """
     main = threading.main_thread().ident
 
     def expired() -> None:
-        frame = sys._current_frames().get(main or 0)
-        report("".join(traceback.format_stack(frame)) if frame else "")
-        os._exit(1)
+        try:
+            frame = sys._current_frames().get(main or 0)
+            report("".join(traceback.format_stack(frame)) if frame else "")
+            _end_children()
+        finally:
+            os._exit(1)
 
     timer = threading.Timer(seconds, expired)
     timer.daemon = True
-    timer.start()
-    file = (output / "timeout.txt").open("w")
-    faulthandler.dump_traceback_later(seconds + REPORT_SECONDS, exit=True, file=file)
+    path = output / "timeout.txt"
+    with path.open("w") as file:
+        timer.start()
+        faulthandler.dump_traceback_later(seconds + REPORT_SECONDS, exit=True, file=file)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            faulthandler.cancel_dump_traceback_later()
+    path.unlink()
 
 
-class Lines:
+def _end_children() -> None:
+    """Workers that train.py started would otherwise go on without it."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+
+
+def leave(code: int) -> None:
+    """End the process now: exit functions run, but nothing is taken down module by module.
+
+    Taking down pandas and scikit-learn takes half a second, and a thread that train.py left
+    running would never let it end.
+    """
+    late = threading.Timer(EXIT_SECONDS, os._exit, (code,))
+    late.daemon = True
+    late.start()
+    try:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+class Lines(io.TextIOBase):
     """A text stream whose lines go to a logger as they come: for what train.py prints."""
 
-    encoding = "utf-8"
+    encoding = "utf-8"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
         self._rest = ""
+        self._lost = 0
+        self._lock = threading.RLock()
 
-    def write(self, text: str) -> int:
-        """Keep the text up to its last line end, log the lines."""
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            if line.strip():
-                self._log(line)
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, text: str, /) -> int:
+        """Keep the text after its last line end, log the lines."""
+        with self._lock:
+            *ended, rest = text.split("\n")
+            for line in ended:
+                self._keep(line)
+                self.end()
+            self._keep(rest)
         return len(text)
 
-    def flush(self) -> None:
-        """Log what has no line end yet."""
-        if self._rest.strip():
-            self._log(self._rest)
-        self._rest = ""
+    def _keep(self, text: str) -> None:
+        # What a progress bar draws again and again is one line: the last drawing.
+        before, again, last = text.removesuffix("\r").rpartition("\r")
+        if again:
+            self._rest, self._lost = "", 0
+        del before
+        kept = last[: LINE_LENGTH - len(self._rest)]
+        self._rest += kept
+        self._lost += len(last) - len(kept)
 
-    def isatty(self) -> bool:
-        """No terminal: progress bars print lines."""
-        return False
+    def end(self) -> None:
+        """Log what is kept, with or without a line end. Flushing does not: a line is a line."""
+        with self._lock:
+            line = self._rest.rstrip()
+            if self._lost:
+                line += f"… ({self._lost} characters more)"
+            self._rest, self._lost = "", 0
+            if line.strip():
+                self._log(line)
 
 
 class LogHandler(logging.Handler):
-    """Python's logging, line by line."""
+    """Python's logging, record by record, to another logger; levels below INFO are dropped."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
+    def __init__(self, to: logging.Logger) -> None:
         super().__init__(logging.INFO)
-        self._log = log
+        self._to = to
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one record."""
-        self._log(self.format(record))
+        self._to.log(record.levelno, self.format(record))
+
+
+def format_warning(
+    message: Warning | str, category: type[Warning], file: str, line: int, _text: str | None = None
+) -> str:
+    """A Python warning in one line."""
+    return f"{Path(file).name}:{line}: {category.__name__}: {message}\n"

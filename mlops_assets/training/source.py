@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mlops_assets.training.errors import TrainingProblem, own_frames
+from mlops_assets.training.errors import TrainingProblem, own_errors
 
 #: Modules of the platform that the training process itself stands on.
 PLATFORM = ("training", "scoring", "spec", "files")
@@ -24,20 +24,22 @@ class Source:
     """A model's code, imported."""
 
     root: Path
-    package: ModuleType
     #: ``build(params) -> estimator`` or None.
     build: Callable[[dict[str, Any]], Any] | None
     #: ``train(frame, target, params) -> fitted estimator`` or None.
     train: Callable[..., Any] | None
 
     def modules(self) -> list[ModuleType]:
-        """Top-level modules that were loaded from the exported tree."""
-        found = [self.package]
-        for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None)
-            if file and "." not in name and Path(file).is_relative_to(self.root):
-                found.append(module)
-        return [m for i, m in enumerate(found) if m not in found[:i]]
+        """Every module that was loaded from the exported tree by now, packages too."""
+        return [m for m in list(sys.modules.values()) if _place(m).is_relative_to(self.root)]
+
+
+def _place(module: ModuleType) -> Path:
+    """A module's file; the folder of a package without ``__init__.py``."""
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str):
+        file = next((p for p in getattr(module, "__path__", ()) if isinstance(p, str)), "")
+    return Path(file)
 
 
 def load_source(root: Path, folder: str, model: str, repository: Path) -> Source:
@@ -53,23 +55,19 @@ def load_source(root: Path, folder: str, model: str, repository: Path) -> Source
     Raises:
         TrainingProblem: no train.py, an error in it, or not exactly one of ``build`` and ``train``.
     """
-    path = root / folder / "train.py"
-    if not path.is_file():
+    if not (root / folder / "train.py").is_file():
         raise TrainingProblem("import", f"{folder}/train.py: missing in this commit")
+    # The tree becomes part of the bundle: no byte code in it.
+    sys.dont_write_bytecode = True
     sys.meta_path.insert(0, _Barrier(repository, root))
-    sys.path.append(str(root))
     name = f"mlops_model_{model}"
-    try:
-        package = _package(name, root / folder)
-        module = importlib.import_module(f"{name}.train")
-    except SystemExit as error:
-        place, frames = own_frames(error, root)
-        message = f"{place}: train.py calls sys.exit({error.code!r}) when it is imported"
-        raise TrainingProblem("exit", message, frames) from None
-    except Exception as error:
-        place, frames = own_frames(error, root)
-        message = f"{place or 'train.py'}: {type(error).__name__}: {error}"
-        raise TrainingProblem("import", message, frames) from None
+    with own_errors(root, "importing train.py", "import"):
+        try:
+            _import_package(name, root / folder)
+            module = importlib.import_module(f"{name}.train")
+        except ModuleNotFoundError as error:
+            error.msg += _mend(error.name or "", root / folder)
+            raise
     build, train = getattr(module, "build", None), getattr(module, "train", None)
     if callable(build) == callable(train):
         found = "both" if callable(build) else "neither"
@@ -78,10 +76,17 @@ def load_source(root: Path, folder: str, model: str, repository: Path) -> Source
             f"train.py must have one of build(params) and train(frame, target, params); it has "
             f"{found}",
         )
-    return Source(root, package, build, train)
+    return Source(root, build, train)
 
 
-def _package(name: str, folder: Path) -> ModuleType:
+def _mend(missing: str, folder: Path) -> str:
+    """What to do about a module that cannot be found."""
+    if (folder / f"{missing}.py").is_file() or (folder / missing).is_dir():
+        return f"; it lies beside train.py: import it relatively, from .{missing} import ..."
+    return "; if it is a package, add it to the dependencies in pyproject.toml and install"
+
+
+def _import_package(name: str, folder: Path) -> None:
     """A package of that name over a folder, with or without ``__init__.py``."""
     init = folder / "__init__.py"
     if init.is_file():
@@ -96,34 +101,41 @@ def _package(name: str, folder: Path) -> ModuleType:
     sys.modules[name] = module
     if spec.loader is not None:
         spec.loader.exec_module(module)
-    return module
 
 
 class _Barrier(importlib.abc.MetaPathFinder):
-    """Refuses modules of the repository that the exported tree does not hold."""
+    """Finds modules of the exported tree there, and refuses the repository's other ones.
+
+    The repository is on sys.path, since the platform runs from it: without this, a folder of
+    source.paths would be imported as it lies in the work tree, not as it was committed.
+    """
 
     def __init__(self, repository: Path, root: Path) -> None:
-        self._repository = repository
         self._root = root
+        self._exported = _modules_in(root)
+        self._refused = _modules_in(repository)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> None:
-        """Raise ImportError, or leave it to the others."""
+    ) -> importlib.machinery.ModuleSpec | None:
+        """The exported module's spec; None leaves it to others; ImportError refuses it."""
         first, _, rest = name.partition(".")
         if first == "mlops_assets":
-            if rest and rest.partition(".")[0] not in PLATFORM:
-                raise ImportError(self._message(name), name=name)
-            return
-        if path is None and self._holds(self._repository, name) and not self._exported(name):
+            if not rest or rest.partition(".")[0] in PLATFORM:
+                return None
+            # The platform's own package has the name; its exported part lies elsewhere.
+            path = [str(self._root.joinpath(*name.split(".")[:-1]))]
+            refused = True
+        elif path is None and first in self._exported:
+            path, refused = [str(self._root)], True
+        else:
+            path, refused = None, path is None and first in self._refused
+        spec = None
+        if path is not None:
+            spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is None and refused:
             raise ImportError(self._message(name), name=name)
-
-    def _exported(self, name: str) -> bool:
-        return self._holds(self._root, name)
-
-    @staticmethod
-    def _holds(root: Path, name: str) -> bool:
-        return (root / name).is_dir() or (root / f"{name}.py").is_file()
+        return spec
 
     @staticmethod
     def _message(name: str) -> str:
@@ -132,3 +144,10 @@ class _Barrier(importlib.abc.MetaPathFinder):
             "the model's own files relatively (from .features import ...), or list the folder "
             "in source.paths of model.yaml"
         )
+
+
+def _modules_in(folder: Path) -> set[str]:
+    """Names that ``import`` would find in a folder."""
+    return {
+        p.stem for p in folder.iterdir() if p.suffix == ".py" or (p.is_dir() and "." not in p.name)
+    }

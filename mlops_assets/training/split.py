@@ -8,6 +8,7 @@ rows, nor other columns, nor rows that are added later matter.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,15 +51,29 @@ def holdout_digest(hashes: Hashes) -> str:
 
 
 def _hash_values(values: Any) -> Hashes:
+    """Hash of each value: numbers as floats, so that 7 and 7.0 are one key, all else as text."""
     if hasattr(values, "to_pylist"):
         values = values.to_pylist()
     array = np.asarray(values)
-    if array.dtype.kind in "iub":
-        array = array.astype(np.float64)  # 7 and 7.0 are one key, whichever way it was read
-    if array.dtype.kind == "f":
-        return pd.util.hash_array(array + 0.0, categorize=False)
-    texts = np.array(["" if pd.isna(v) else str(v) for v in array.tolist()], dtype=object)
+    if array.dtype.kind == "M":
+        array = array.astype("datetime64[us]").astype(object)
+    if array.dtype.kind == "O" and all(_is_number(v) or _is_missing(v) for v in array.tolist()):
+        # A missing number makes objects of its whole column, and must not move the other rows.
+        array = np.array([math.nan if _is_missing(v) else float(v) for v in array.tolist()])
+    if array.dtype.kind in "iubf":
+        floats = array.astype(np.float64) + 0.0  # no minus zero
+        floats[np.isnan(floats)] = math.nan  # one NaN
+        return pd.util.hash_array(floats, categorize=False)
+    texts = np.array(["" if _is_missing(v) else str(v) for v in array.tolist()], dtype=object)
     return pd.util.hash_array(texts, categorize=False)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating, np.bool_))
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or value != value  # noqa: PLR0124
 
 
 def _mix(values: Hashes) -> Hashes:
