@@ -50,7 +50,8 @@ class LocalTraining(Training):
             client.run(context=context.op_execution_context, command=command)
         except DagsterPipesExecutionError as error:
             raise TrainingError(_reason(output, str(error))) from None
-        if (output / "error.json").is_file():
+        wanted = "comparison.json" if request["mode"] == "compare" else "evidence.json"
+        if not (output / wanted).is_file():  # train.py ended the process, with exit code 0
             raise TrainingError(_reason(output, ""))
 
 
@@ -58,7 +59,8 @@ def _environment(output: Path) -> dict[str, str]:
     return {
         "PYTHONHASHSEED": "0",  # the order of sets, which a train.py may rely on unknowingly
         "MPLBACKEND": "agg",
-        "MPLCONFIGDIR": str(output.parent / "matplotlib"),
+        # Kept beside the scratch folder: matplotlib looks through all fonts where it finds none.
+        "MPLCONFIGDIR": str(output.parents[1].with_name("matplotlib")),
         "MLOPS_RUN_PROCESS": str(os.getpid()),
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +11,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlops_assets.files import read_json
-from mlops_assets.scoring.frame import to_frame
-from mlops_assets.scoring.predictor import Predictor
-from mlops_assets.training.data import Side, SplitRule, target_values
-from mlops_assets.training.evaluation import Judged, compared, predictions
+from mlops_assets.scoring.errors import IntegrityError
+from mlops_assets.scoring.predictor import Predictor, checked_bytes, read_manifest
+from mlops_assets.training.data import SplitRule, side_of
+from mlops_assets.training.errors import TrainingProblem
+from mlops_assets.training.evaluation import compared, predictions
+from mlops_assets.training.metrics import Judged
 
 #: Below this an interval says nothing.
 LEAST_ROWS = 10
 
 
+class IncomparableError(Exception):
+    """Why two versions cannot be compared."""
+
+
 def compare(
-    candidate: Any,
+    candidate: Callable[[pa.Table], Judged],
     champion: dict[str, Any],
     table: pa.Table,
     rule: SplitRule,
@@ -29,7 +36,7 @@ def compare(
     """A comparison record; whatever goes wrong with the champion makes it ``incomparable``.
 
     Args:
-        candidate: ``(Side) -> Judged`` of the candidate.
+        candidate: what the candidate predicts for rows of the snapshot.
         champion: its bundle, digest and version.
         table: the candidate's snapshot.
         rule: how the candidate's holdout was parted from it.
@@ -46,61 +53,73 @@ def compare(
     try:
         bundle = Path(champion["bundle"])
         theirs = Predictor.load(bundle, champion["digest"])
-        rows = table.filter(pa.array(rule.mask(table) & split_rule(bundle).mask(table)))
+        mask = rule.mask(table) & split_rule(bundle, champion["digest"]).mask(table)
+        rows = table.filter(pa.array(mask))
         if rows.num_rows < LEAST_ROWS:
-            raise ValueError(f"only {rows.num_rows} rows are in neither's training set")
-        judged = judge_version(theirs, rows)
-        ours = candidate(rows)
-        if ours.task != judged.task:
-            raise ValueError(f"its task is {judged.task}")
+            raise IncomparableError(f"only {rows.num_rows} rows are in neither's training set")
+        ours, judged = candidate(rows), judge_version(theirs, rows)
         metrics = compared(*_same_labels(ours, judged))
-        return {
-            **record,
-            "status": "compared",
-            "reason": "",
-            "rows": rows.num_rows,
-            "metrics": metrics,
-        }
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return {**record, "status": "incomparable", "reason": reason}
+    except KeyError as error:
+        reason = f"it needs what the candidate's data does not have: {error.args[0]}"
+    except (IncomparableError, TrainingProblem, IntegrityError) as error:
+        reason = str(error)
+    except (Exception, SystemExit) as error:  # an old model may do anything as it loads
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        done = {"status": "compared", "reason": "", "rows": rows.num_rows, "metrics": metrics}
+        return {**record, **done}
+    return {**record, "status": "incomparable", "reason": (reason.splitlines() or [""])[0]}
 
 
 def judge_version(version: Predictor, rows: pa.Table) -> Judged:
     """What a registered version predicts for rows of a snapshot; KeyError for a missing column."""
     schema = version.schema
-    columns = {feature.name: rows.column(feature.name) for feature in schema.features}
-    target = target_values(rows.column(schema.target), schema.task)
-    side = Side(rows, to_frame(columns, schema.features), target)
+    side = side_of(rows, schema.features, schema.target, schema.task)
     labels = np.array([] if schema.labels is None else list(schema.labels))
     return predictions(version.estimator, side, schema.task, labels)
 
 
-def split_rule(bundle: Path) -> SplitRule:
-    """How a registered version's holdout was parted."""
-    holdout = read_json(bundle / "evidence.json")["holdout"]
-    return SplitRule(holdout["columns"], holdout["salt"], holdout["fraction"])
+def split_rule(bundle: Path, digest: str) -> SplitRule:
+    """How a registered version's holdout was parted; IntegrityError for changed files."""
+    return SplitRule(*(_holdout(bundle, digest)[name] for name in ("columns", "salt", "fraction")))
+
+
+def _holdout(bundle: Path, digest: str) -> dict[str, Any]:
+    manifest, _ = read_manifest(bundle, digest)
+    return json.loads(checked_bytes(bundle, "evidence.json", manifest))["holdout"]
 
 
 def compare_versions(request: dict[str, Any]) -> dict[str, Any]:
-    """The comparison of two registered versions, both loaded from their bundles."""
-    bundle = Path(request["candidate"]["bundle"])
-    candidate = Predictor.load(bundle, request["candidate"]["digest"])
-    evidence = read_json(bundle / "evidence.json")
-    return compare(
-        lambda rows: judge_version(candidate, rows),
-        request["champion"],
-        pq.read_table(request["snapshot"]),
-        split_rule(bundle),
-        evidence["holdout"]["digest"],
-    )
+    """The comparison of two registered versions, both loaded from their bundles.
+
+    Raises:
+        TrainingProblem: the candidate is not what was registered.
+    """
+    bundle, digest = Path(request["candidate"]["bundle"]), request["candidate"]["digest"]
+    try:
+        candidate = Predictor.load(bundle, digest)
+        rule, holdout = split_rule(bundle, digest), _holdout(bundle, digest)["digest"]
+    except IntegrityError as error:
+        raise TrainingProblem("data", str(error)) from None
+    table = pq.read_table(request["snapshot"])
+
+    def judge(rows: pa.Table) -> Judged:
+        return judge_version(candidate, rows)
+
+    return compare(judge, request["champion"], table, rule, holdout)
 
 
 def _same_labels(ours: Judged, theirs: Judged) -> tuple[Judged, Judged]:
-    """Both over the union of their labels: one may know a class that the other never saw."""
+    """Both over the union of all labels: one may know a class that the other never saw."""
+    if ours.task != theirs.task:
+        raise IncomparableError(f"its task is {theirs.task}, the candidate's is {ours.task}")
+    if not np.array_equal(ours.target, theirs.target):
+        raise IncomparableError("its target is another column than the candidate's")
     if ours.labels is None or theirs.labels is None:
         return ours, theirs
-    labels = np.unique(np.concatenate([ours.labels, theirs.labels]))
+    if len({ours.labels.dtype.kind, theirs.labels.dtype.kind}) > 1:
+        raise IncomparableError(f"its labels are of another type: {theirs.labels.tolist()[:5]}")
+    labels = np.unique(np.concatenate([ours.labels, theirs.labels, ours.target]))
     return _over(ours, labels), _over(theirs, labels)
 
 

@@ -64,8 +64,8 @@ def read_sides(
     table = pq.read_table(path)
     hashes = rule.hashes(table)
     mask = held_out(hashes, rule.fraction)
-    training = _side(table.filter(pa.array(~mask)), features, target, task)
-    holdout = _side(table.filter(pa.array(mask)), features, target, task)
+    training = side_of(table.filter(pa.array(~mask)), features, target, task)
+    holdout = side_of(table.filter(pa.array(mask)), features, target, task)
     for name, side in (("training", training), ("holdout", holdout)):
         if not len(side.target):
             raise TrainingProblem(
@@ -77,14 +77,10 @@ def read_sides(
         raise TrainingProblem(
             "data",
             f"{target}: one class only among the {len(training.target)} rows to train on: "
-            f"{training.target[0]!r}; change split.columns or split.salt, or bring more data",
+            f"{training.target.tolist()[0]!r}; change split.columns or split.salt, "
+            "or bring more data",
         )
     return training, holdout, holdout_digest(hashes[mask])
-
-
-def _side(table: pa.Table, features: Sequence[Feature], target: str, task: str) -> Side:
-    columns = {feature.name: table.column(feature.name) for feature in features}
-    return Side(table, to_frame(columns, features), target_values(table.column(target), task))
 
 
 def target_values(column: pa.ChunkedArray, task: str) -> np.ndarray[Any, Any]:
@@ -94,12 +90,19 @@ def target_values(column: pa.ChunkedArray, task: str) -> np.ndarray[Any, Any]:
     return np.array(column.to_pylist())
 
 
+def side_of(table: pa.Table, features: Sequence[Feature], target: str, task: str) -> Side:
+    """Rows as an estimator sees them; KeyError for a column that the table does not have."""
+    columns = {feature.name: table.column(feature.name) for feature in features}
+    return Side(table, to_frame(columns, features), target_values(table.column(target), task))
+
+
 def sample_records(side: Side, features: Sequence[Feature]) -> list[dict[str, Any]]:
     """The first rows of a side as an application would send them."""
     names = [feature.name for feature in features]
     rows = side.table.select(names).slice(0, SAMPLE_ROWS).to_pylist()
-    return [{name: _json(value) for name, value in row.items()} for row in rows]
+    return [{name: plain(value) for name, value in row.items()} for row in rows]
 
 
-def _json(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A cell as a JSON value."""
     return value.isoformat() if isinstance(value, dt.datetime) else value

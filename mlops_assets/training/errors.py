@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Literal
 
 Kind = Literal["raised", "exit", "not_an_estimator", "timeout", "import", "data", "internal"]
 
 
-class TrainingProblem(Exception):
+class TrainingProblem(Exception):  # noqa: N818  (TrainingError is what its parent raises)
     """Training cannot go on; the message is one clear sentence for the data scientist."""
 
     def __init__(self, kind: Kind, message: str, frames: str = "") -> None:
@@ -22,7 +22,7 @@ class TrainingProblem(Exception):
 
 
 @contextlib.contextmanager
-def own_errors(source: Path, doing: str, kind: Kind = "raised") -> Iterator[None]:
+def own_errors(source: Path, doing: str, kind: Kind = "raised") -> Generator[None]:
     """Turn whatever the model's code raises, SystemExit too, into one sentence with its place.
 
     Args:

@@ -6,6 +6,7 @@ import importlib.metadata
 import pickletools
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from mlops_assets.files import to_json, write_atomic
 from mlops_assets.scoring.schema import Feature
 from mlops_assets.training.data import SAMPLE_ROWS, Side, sample_records
+from mlops_assets.training.errors import TrainingProblem
 from mlops_assets.training.source import Source
 
 #: Read by every Python from 3.8 on.
@@ -27,17 +29,30 @@ def write_model(estimator: Any, source: Source, path: Path) -> None:
     """Pickle an estimator; the model's own modules go into it by value."""
     for module in source.modules():
         cloudpickle.register_pickle_by_value(module)
-    write_atomic(path, cloudpickle.dumps(estimator, protocol=PROTOCOL))
+    try:
+        data = cloudpickle.dumps(estimator, protocol=PROTOCOL)
+    except Exception as error:  # whatever the __reduce__ of an estimator's part raises
+        raise TrainingProblem(
+            "raised",
+            f"the estimator cannot be pickled: {error}; keep open files, connections, locks and "
+            "generators out of it, and out of the modules it uses",
+            traceback.format_exc(),
+        ) from None
+    write_atomic(path, data)
 
 
-def write_sample(estimator: Any, side: Side, features: list[Feature], path: Path) -> None:
-    """A few held-out rows as records, with what the estimator answers."""
+def write_sample(
+    estimator: Any, side: Side, features: list[Feature], classifies: bool, path: Path
+) -> None:
+    """A few held-out rows as records, with what the estimator answers to just these."""
     frame = side.frame.iloc[:SAMPLE_ROWS]
-    classifies = hasattr(estimator, "predict_proba")
+    classifies = classifies and hasattr(estimator, "predict_proba")
     content = {
         "input": sample_records(side, features),
         "output": np.asarray(estimator.predict(frame)).tolist(),
-        "probabilities": np.asarray(estimator.predict_proba(frame)).tolist() if classifies else None,
+        "probabilities": np.asarray(estimator.predict_proba(frame)).tolist()
+        if classifies
+        else None,
     }
     write_atomic(path, to_json(content))
 

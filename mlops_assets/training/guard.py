@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 #: Linux: the signal that a process gets when its parent dies.
@@ -47,7 +47,7 @@ def end_with_parent(parent: int) -> None:
 
 
 @contextlib.contextmanager
-def time_limit(seconds: float, output: Path, report: Callable[[str], None]) -> Iterator[None]:
+def time_limit(seconds: float, output: Path, report: Callable[[str], None]) -> Generator[None]:
     """End this process if the block takes longer.
 
     Args:
@@ -60,7 +60,7 @@ def time_limit(seconds: float, output: Path, report: Callable[[str], None]) -> I
 
     def expired() -> None:
         try:
-            frame = sys._current_frames().get(main or 0)
+            frame = sys._current_frames().get(main or 0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             report("".join(traceback.format_stack(frame)) if frame else "")
             _end_children()
         finally:
@@ -99,7 +99,7 @@ def leave(code: int) -> None:
     late.daemon = True
     late.start()
     try:
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
@@ -133,10 +133,9 @@ class Lines(io.TextIOBase):
 
     def _keep(self, text: str) -> None:
         # What a progress bar draws again and again is one line: the last drawing.
-        before, again, last = text.removesuffix("\r").rpartition("\r")
+        _, again, last = text.removesuffix("\r").rpartition("\r")
         if again:
             self._rest, self._lost = "", 0
-        del before
         kept = last[: LINE_LENGTH - len(self._rest)]
         self._rest += kept
         self._lost += len(last) - len(kept)

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 Array = np.ndarray[Any, Any]
 
 #: Replicates of the bootstrap; fewer where the holdout is very large, and its noise small.
 REPLICATES = 1000
+LEAST_REPLICATES = 100
 #: Weights held in memory at once: 32 MB.
 CHUNK = 4_000_000
 SEED = 20_260_101
@@ -42,36 +44,41 @@ def point_values(judged: Judged) -> dict[str, float | None]:
 
     target, predicted = judged.target, judged.predicted
     if judged.task == "regression":
+        varies = len(np.unique(target)) > 1
         return {
-            "r2": float(sk.r2_score(target, predicted)) if len(target) > 1 else None,
+            "r2": float(sk.r2_score(target, predicted)) if varies else None,
             "root_mean_squared_error": float(sk.root_mean_squared_error(target, predicted)),
             "mean_absolute_error": float(sk.mean_absolute_error(target, predicted)),
         }
     assert judged.labels is not None, "a classifier has labels"
-    several = len(np.unique(target)) > 1
+    labels, present = judged.labels, np.unique(target)
+    shares: dict[str, Any] = {"average": "macro", "zero_division": 0}
+    recall = sk.recall_score(target, predicted, labels=present, **shares)
     found: dict[str, float | None] = {
         "accuracy": float(sk.accuracy_score(target, predicted)),
-        "balanced_accuracy": float(sk.recall_score(target, predicted, labels=np.unique(target), average="macro", zero_division=0)),
+        "balanced_accuracy": float(recall),
     }
-    if judged.task == "binary":
-        positive = judged.labels[-1]
-        found["f1"] = float(sk.f1_score(target, predicted, pos_label=positive, zero_division=0))
-    else:
-        found["f1_macro"] = float(sk.f1_score(target, predicted, average="macro", zero_division=0))
-    if judged.probabilities is not None:
-        probabilities, labels = judged.probabilities, judged.labels
-        found["log_loss"] = float(sk.log_loss(target, probabilities, labels=labels))
-        if judged.task == "binary":
-            score = probabilities[:, -1]
-            found["roc_auc"] = float(sk.roc_auc_score(target == labels[-1], score)) if several else None
-        else:
-            complete = several and len(np.unique(target)) == len(labels)
-            found["roc_auc_ovr"] = (
-                float(sk.roc_auc_score(target, probabilities, multi_class="ovr", labels=labels))
-                if complete
-                else None
-            )
+    binary = judged.task == "binary"
+    wanted = labels[-1:] if binary else None
+    f1 = sk.f1_score(target, predicted, labels=wanted, **shares)
+    found["f1" if binary else "f1_macro"] = float(f1)
+    if judged.probabilities is None:
+        return found
+    found["log_loss"] = float(sk.log_loss(target, judged.probabilities, labels=labels))
+    auc = None
+    # Class by class, since roc_auc_score takes two classes of a multiclass task for a binary one.
+    if len(present) == len(labels):
+        shown = [len(labels) - 1] if binary else range(len(labels))
+        columns = judged.probabilities.T
+        auc = float(np.mean([sk.roc_auc_score(target == labels[i], columns[i]) for i in shown]))
+    found["roc_auc" if binary else "roc_auc_ovr"] = auc
     return found
+
+
+def unit_values(judged: Judged) -> dict[str, float | None]:
+    """The same as ``point_values`` in a tenth of the time, for many small parts."""
+    found = weighted_values(judged, np.ones((1, len(judged.target))))
+    return {name: float(v[0]) if np.isfinite(v[0]) else None for name, v in found.items()}
 
 
 def weighted_values(judged: Judged, weights: Array) -> dict[str, Array]:
@@ -97,8 +104,11 @@ def _regression(judged: Judged, weights: Array) -> dict[str, Array]:
     error = target - judged.predicted.astype(float)
     columns = np.column_stack([np.ones_like(target), middle, middle**2, error**2, np.abs(error)])
     total, first, second, squares, absolute = (weights @ columns).T
+    spread = second - first**2 / total
+    # Rows of one target: what is left is rounding.
+    spread = np.where(spread > 1e-12 * second, spread, np.nan)
     return {
-        "r2": 1 - squares / (second - first**2 / total),
+        "r2": 1 - squares / spread,
         "root_mean_squared_error": np.sqrt(squares / total),
         "mean_absolute_error": absolute / total,
     }
@@ -110,11 +120,8 @@ def _classification(judged: Judged, weights: Array) -> dict[str, Array]:
     k = len(labels)
     true = np.searchsorted(labels, judged.target)
     predicted = np.searchsorted(labels, judged.predicted)
-    cells = np.zeros((len(true), k * k))
-    cells[np.arange(len(true)), true * k + predicted] = 1
-    confusion = (weights @ cells).reshape(-1, k, k)
-    hits = np.einsum("bii->bi", confusion)
-    of_true, of_predicted = confusion.sum(2), confusion.sum(1)
+    of_true, of_predicted = _by_class(true, k, weights), _by_class(predicted, k, weights)
+    hits = _by_class(np.where(true == predicted, true, -1), k, weights)
     total = weights.sum(1)
     recall = np.where(of_true > 0, hits / of_true, np.nan)
     f1 = np.where(of_true + of_predicted > 0, 2 * hits / (of_true + of_predicted), np.nan)
@@ -128,6 +135,14 @@ def _classification(judged: Judged, weights: Array) -> dict[str, Array]:
     return found
 
 
+def _by_class(classes: Array, k: int, weights: Array) -> Array:
+    """Sum of weights of each class: b x k; class -1 is counted nowhere."""
+    counted = np.flatnonzero(classes >= 0)
+    places = (counted, classes[counted])
+    shape = (len(classes), k)
+    return weights @ sparse.csr_array((np.ones(len(counted)), places), shape=shape)
+
+
 def _of_probabilities(
     judged: Judged, probabilities: Array, true: Array, weights: Array, total: Array
 ) -> dict[str, Array]:
@@ -138,7 +153,8 @@ def _of_probabilities(
     if judged.task == "binary":
         found["roc_auc"] = _roc_auc(true == 1, probabilities[:, -1], weights)
     else:
-        each = [_roc_auc(true == i, probabilities[:, i], weights) for i in range(probabilities.shape[1])]
+        columns = enumerate(probabilities.T)
+        each = [_roc_auc(true == i, column, weights) for i, column in columns]
         found["roc_auc_ovr"] = np.mean(each, axis=0)
     return found
 
@@ -154,9 +170,9 @@ def _roc_auc(positive: Array, score: Array, weights: Array) -> Array:
     return np.where(pairs > 0, (positives * (below + negatives / 2)).sum(1) / pairs, np.nan)
 
 
-def replicates_for(rows: int) -> int:
-    """How many replicates a holdout of so many rows gets."""
-    return int(min(REPLICATES, max(100, 50_000_000 // max(rows, 1))))
+def replicates_for(cells: int) -> int:
+    """How many replicates a holdout of so many rows times classes gets."""
+    return int(min(REPLICATES, max(LEAST_REPLICATES, 50_000_000 // max(cells, 1))))
 
 
 def bootstrap(judged: list[Judged]) -> list[dict[str, Array]]:
@@ -165,7 +181,8 @@ def bootstrap(judged: list[Judged]) -> list[dict[str, Array]]:
     All share each replicate's draw of rows, so that differences between them are paired.
     """
     rows = len(judged[0].target)
-    replicates = replicates_for(rows)
+    classes = 1 if judged[0].labels is None else len(judged[0].labels)
+    replicates = replicates_for(rows * classes)
     generator = np.random.default_rng(SEED)
     size = max(1, CHUNK // max(rows, 1))
     parts: list[list[dict[str, Array]]] = [[] for _ in judged]
@@ -180,7 +197,7 @@ def bootstrap(judged: list[Judged]) -> list[dict[str, Array]]:
 
 def interval(value: float, replicates: Array) -> dict[str, float]:
     """A value with the 2.5 % and 97.5 % percentiles of its replicates."""
-    known = replicates[~np.isnan(replicates)]
+    known = replicates[np.isfinite(replicates)]
     if not len(known):
         return {"value": value, "lower": value, "upper": value}
     lower, upper = np.quantile(known, [0.025, 0.975])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -34,7 +35,9 @@ def draw(folder: Path, judged: Judged, importance: list[dict[str, Any]]) -> None
 
 
 def _axes(title: str, x: str, y: str, size: tuple[float, float] = (4.6, 3.8)) -> tuple[Figure, Any]:
-    figure = Figure(figsize=size, dpi=96, layout="constrained")
+    # A "$" in the name of a column or label starts no formula.
+    rcParams["text.parse_math"] = False
+    figure = Figure(figsize=size, dpi=96, layout="tight")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=10)

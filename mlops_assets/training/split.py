@@ -52,12 +52,11 @@ def holdout_digest(hashes: Hashes) -> str:
 
 def _hash_values(values: Any) -> Hashes:
     """Hash of each value: numbers as floats, so that 7 and 7.0 are one key, all else as text."""
-    if hasattr(values, "to_pylist"):
-        values = values.to_pylist()
-    array = np.asarray(values)
+    array = np.asarray(values.to_pylist() if hasattr(values, "to_pylist") else values)
     if array.dtype.kind == "M":
         array = array.astype("datetime64[us]").astype(object)
-    if array.dtype.kind == "O" and all(_is_number(v) or _is_missing(v) for v in array.tolist()):
+    present = [v for v in array.tolist() if not _is_missing(v)] if array.dtype.kind == "O" else []
+    if present and all(_is_number(v) for v in present):
         # A missing number makes objects of its whole column, and must not move the other rows.
         array = np.array([math.nan if _is_missing(v) else float(v) for v in array.tolist()])
     if array.dtype.kind in "iubf":
@@ -73,7 +72,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or value is pd.NA or value is pd.NaT or value != value  # noqa: PLR0124
+    return value is None or value is pd.NA or value is pd.NaT or value != value
 
 
 def _mix(values: Hashes) -> Hashes:

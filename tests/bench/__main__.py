@@ -41,7 +41,9 @@ def chain(steps: str) -> tuple[float, dict[str, float]]:
         try:
             seconds, out = run("chain", home, steps)
         finally:
-            LocalEndpoints(Path(home) / "endpoints").stop_all()
+            endpoints = LocalEndpoints(Path(home) / "endpoints")
+            for model, environment in endpoints.known():
+                endpoints.stop(model, environment)
         return seconds, json.loads(out.strip().splitlines()[-1])
 
 
