@@ -37,10 +37,12 @@ def serve(profile: Profile, port: int | None = None) -> int:
         raise PageError(f"the page runs already: http://127.0.0.1:{running['port']}")
     port = _free_port(port)
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(profile.root / "workspace.yaml")]
-    # A group of its own: Ctrl-C reaches it through us, once.
+    # In the background of a script SIGINT is ignored, and what we start would inherit that: it
+    # could not be ended in order. A group of its own: Ctrl-C reaches it through us, once.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [*command, "-h", "127.0.0.1", "-p", str(port)],
-        cwd=profile.root,
+        cwd=profile.home,  # beside our dagster.yaml, Dagster would warn that it is not the one used
         env={**os.environ, "MLOPS_PROFILE": profile.name},
         start_new_session=True,
     )

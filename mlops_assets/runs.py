@@ -3,7 +3,8 @@
 import os
 
 import dagster as dg
-import psutil
+
+from mlops_assets.scoring import processes
 
 #: Run tag: ``<pid>@<start time of that process>``; a reused pid has another start time.
 PROCESS_TAG = "mlops/process"
@@ -11,16 +12,14 @@ PROCESS_TAG = "mlops/process"
 
 def process_name(pid: int | None = None) -> str:
     """This process, or another one, under a name that no later process has."""
-    process = psutil.Process(pid or os.getpid())
-    return f"{process.pid}@{process.create_time():.2f}"
+    pid = pid or os.getpid()
+    return f"{pid}@{processes.created(pid):.2f}"
 
 
 def is_running(name: str) -> bool:
     """Whether the process of that name is still there."""
-    try:
-        return process_name(int(name.partition("@")[0])) == name
-    except (psutil.NoSuchProcess, ValueError):
-        return False
+    pid, _, created = name.partition("@")
+    return processes.is_alive(int(pid), float(created))
 
 
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 
 import psutil
 
 #: Seconds that a start time may differ: the system derives it from a clock that can be set.
 TOLERANCE = 2.0
+POLL_SECONDS = 0.02
 
 
 def created(pid: int | None = None) -> float:
@@ -38,9 +40,17 @@ def end(pid: int, started: float, grace: float) -> bool:
         return False
     with contextlib.suppress(psutil.NoSuchProcess):
         process.terminate()
-        try:
-            process.wait(grace)
-        except psutil.TimeoutExpired:
+        if not _ended(pid, started, grace):
             process.kill()
-            process.wait(grace)
+            _ended(pid, started, grace)
+    return True
+
+
+def _ended(pid: int, started: float, seconds: float) -> bool:
+    """Wait for a process that may be somebody else's child, which nobody may ever reap."""
+    deadline = time.monotonic() + seconds
+    while is_alive(pid, started):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(POLL_SECONDS)
     return True
