@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,18 +104,41 @@ class Platform:
         return status.version if status.healthy else None
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    """A clone with one model, ``rent``, and three environments."""
-    return make_repository(tmp_path / "clone")
+def _platform(folder: Path, instance: dg.DagsterInstance) -> Platform:
+    repository = Repository(folder / "clone")
+    profile = load_profile({"MLOPS_HOME": str(folder / "home")}, repository.path)
+    return Platform(repository, profile, instance)
 
 
 @pytest.fixture
-def platform(repository: Repository, tmp_path: Path) -> Iterator[Platform]:
-    """The platform on that clone, with 200 rows of data; its endpoints end with the test."""
-    profile = load_profile({"MLOPS_HOME": str(tmp_path / "home")}, repository.path)
+def platform(tmp_path: Path) -> Iterator[Platform]:
+    """A clone with the model ``rent`` and 200 rows of data; its endpoints end with the test."""
+    make_repository(tmp_path / "clone")
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
-        found = Platform(repository, profile, instance)
+        found = _platform(tmp_path, instance)
         found.data(rows(200))
+        yield found
+    found.serving.stop()
+
+
+@pytest.fixture(scope="session")
+def released_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """State and clone after the release of version 1, made once and then copied."""
+    folder = tmp_path_factory.mktemp("released")
+    make_repository(folder / "clone")
+    with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
+        made = _platform(folder, instance)
+        made.data(rows(200))
+        assert made.materialize(*RELEASE), made.failures
+    return folder
+
+
+@pytest.fixture
+def released(released_once: Path, tmp_path: Path) -> Iterator[Platform]:
+    """As ``platform``, after the release of version 1; nothing serves yet."""
+    for name in ("clone", "home"):
+        shutil.copytree(released_once / name, tmp_path / name)
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        found = _platform(tmp_path, instance)
         yield found
     found.serving.stop()

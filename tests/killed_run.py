@@ -1,8 +1,9 @@
 """One run of the chain that kills itself with SIGKILL at a step towards the outside.
 
-``python -m tests.killed_run ROOT HOME STEP``: a step is a file that is renamed or linked into
-place, or a process that is started, each ``before`` and ``after``; the run is killed at the first
-one that STEP, a regular expression, matches. With an empty one it ends by itself.
+``python -m tests.killed_run ROOT HOME STEP [INSTANCE]``: a step is a file that is renamed or
+linked into place, or a process that is started, each ``before`` and ``after``; the run is killed
+at the first one that STEP, a regular expression, matches. With an empty one it ends by itself.
+Runs are kept in the folder INSTANCE, or in memory alone, which is quicker.
 """
 
 from __future__ import annotations
@@ -43,6 +44,14 @@ def step(what: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def kept(folder: str) -> Any:
+    from dagster import DagsterInstance
+
+    Path(folder).mkdir(parents=True)
+    (Path(folder) / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    return DagsterInstance.from_config(folder)
+
+
 def main() -> None:
     import dagster as dg
 
@@ -50,9 +59,6 @@ def main() -> None:
     from resources.environment import load_profile
     from tests.conftest import CHAIN
 
-    (HOME / "dagster").mkdir(parents=True, exist_ok=True)
-    os.environ["DAGSTER_HOME"] = str(HOME / "dagster")
-    (HOME / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     profile = load_profile({"MLOPS_HOME": str(HOME)}, ROOT)
     job = build_definitions(profile).resolve_implicit_global_asset_job_def()
     for owner, name in (
@@ -62,7 +68,7 @@ def main() -> None:
         (subprocess.Popen, "_execute_child"),
     ):
         counted(owner, name)
-    with dg.DagsterInstance.get() as instance:
+    with dg.DagsterInstance.ephemeral() if len(sys.argv) == 4 else kept(sys.argv[4]) as instance:
         keys = [dg.AssetKey(["rent", name]) for name in CHAIN]
         result = job.execute_in_process(instance=instance, asset_selection=keys)
     assert result.success
