@@ -208,3 +208,7 @@ def _sample_request(profile: Profile, model: str, environment: str, name: str | 
     if name is not None and name not in samples:
         raise SpecError(path, [f"no sample '{name}'; there are: {', '.join(samples)}"])
     return samples[name or next(iter(samples))]
+
+
+if __name__ == "__main__":
+    main()

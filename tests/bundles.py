@@ -1,9 +1,10 @@
-"""Small bundles of real scikit-learn models, as a registry would keep them."""
+"""Small bundles, as a registry would keep them."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 from sklearn.compose import make_column_transformer
-from sklearn.dummy import DummyRegressor
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
@@ -20,6 +20,9 @@ from mlops_assets.files import digest_bytes, digest_file, to_json
 from mlops_assets.scoring.frame import to_frame
 from mlops_assets.scoring.schema import Feature
 from resources.endpoints.base import VersionRef
+
+# What is defined here goes into the pickles by value, as a model's own classes do.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 NUMBERS = (
     Feature("a", "float", nullable=False, minimum=-10, maximum=10),
@@ -73,20 +76,16 @@ def write_manifest(folder: Path, features: Sequence[Feature], labels: list[Any] 
 def regression(root: Path, version: int) -> VersionRef:
     """Version n predicts a + b + 1000 n, so that an answer tells who gave it."""
     records = [{"a": float(i), "b": i % 7} for i in range(20)]
-    target = [r["a"] + r["b"] + 1000 * version for r in records]
-    frame = to_frame({n: [r[n] for r in records] for n in ("a", "b")}, NUMBERS)
     bundle = root / f"v{version}"
-    digest = write_bundle(bundle, LinearRegression().fit(frame, target), NUMBERS, records[:5])
+    digest = write_bundle(bundle, Sum(1000.0 * version), NUMBERS, records[:5])
     return VersionRef("tiny", version, digest, bundle)
 
 
 def constant(root: Path, version: int) -> VersionRef:
     """Version n always predicts 1000 n + 3, and quickly: for tests of what is around a model."""
     records = [{"a": 1.0, "b": 2}]
-    frame = to_frame({"a": [1.0], "b": [2]}, NUMBERS)
-    estimator = DummyRegressor(strategy="constant", constant=1000.0 * version + 3)
     bundle = root / f"constant{version}"
-    digest = write_bundle(bundle, estimator.fit(frame, [0.0]), NUMBERS, records)
+    digest = write_bundle(bundle, Constant(1000.0 * version + 3), NUMBERS, records)
     return VersionRef("tiny", version, digest, bundle)
 
 
@@ -105,6 +104,25 @@ def classifier(root: Path, version: int = 1) -> VersionRef:
     names = [str(name) for name in estimator.classes_]
     digest = write_bundle(bundle, estimator, MIXED, records[:5], labels=names)
     return VersionRef("tiny", version, digest, bundle)
+
+
+class Sum:
+    """Predicts a + b + an offset. Without scikit-learn a server starts three times as fast."""
+
+    def __init__(self, offset: float) -> None:
+        self.offset = offset
+
+    def predict(self, frame: Any) -> Any:
+        """n x (a, b) -> n floats."""
+        return frame["a"].to_numpy() + frame["b"].to_numpy() + self.offset
+
+
+class Constant(Sum):
+    """Predicts the offset."""
+
+    def predict(self, frame: Any) -> Any:
+        """n rows -> n floats."""
+        return np.full(len(frame), self.offset)
 
 
 class Broken:

@@ -40,6 +40,7 @@ POLL_SECONDS = 0.1
 #: A worker that crashes at once is started again after this long, and twice as long each time.
 FIRST_PAUSE, LONGEST_PAUSE, HEALTHY_AFTER = 0.1, 10.0, 30.0
 GRACE_SECONDS = 8.0
+BIND_SECONDS = 2.0
 logger = logging.getLogger("supervisor")
 
 
@@ -87,7 +88,7 @@ class Supervisor:
         before = read_state(self._folder)
         self._end_leftovers()
         try:
-            listening = bind(self._settings.port, before.port if before else None)
+            listening = self._bind(before.port if before else None)
         except OSError as error:
             logger.error("port %s: %s", self._settings.port, error.strerror)
             return PORT_TAKEN
@@ -116,6 +117,17 @@ class Supervisor:
         self._stop_workers()
         logger.info("ended")
         return 0
+
+    def _bind(self, preferred: int | None) -> socket.socket:
+        """Bind the port; one that a server of ours has just let go may be held a little longer."""
+        deadline = time.monotonic() + BIND_SECONDS
+        while True:
+            try:
+                return bind(self._settings.port, preferred)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
+                    raise
+                time.sleep(POLL_SECONDS)
 
     def _end(self, *_: Any) -> None:
         self._ending = True

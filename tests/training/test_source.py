@@ -38,9 +38,9 @@ def load(tmp_path, own_modules):
             r"train.py:1: ImportError: 'shared_other' is a module of",
         ),
         (
-            "\nimport mlops_assets.cli\n",
+            "\nimport mlops_assets.unheard_of\n",
             "import",
-            "train.py:2: ImportError: 'mlops_assets.cli' is a",
+            "train.py:2: ImportError: 'mlops_assets.unheard_of' is a",
         ),
         ("import helper\n", "import", "lies beside train.py: import it relatively, from .helper"),
         (

@@ -1,0 +1,154 @@
+"""`mlops` as people type it; processes of its own only where the environment matters."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mlops_assets import cli, page
+from mlops_assets.files import to_json, write_atomic
+from mlops_assets.runs import process_name
+from resources.environment import Profile, checkout, load_profile
+from resources.serving import Serving
+from tests.repository import MODEL_YAML, Repository, make_repository, rows
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Profile]:
+    """A clone with one model and its sample data; `mlops` works there."""
+    repository = make_repository(tmp_path / "clone")
+    repository.write("samples/data/rent/rents.csv", rows(200))
+    repository.write("dagster.yaml", "telemetry: {enabled: false}\n")
+    repository.commit("sample data")
+    monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setattr("resources.environment.checkout", lambda: repository.path)
+    profile = load_profile()
+    yield profile
+    Serving(profile).stop()
+
+
+def mlops(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.main, arguments, catch_exceptions=False)
+    return result.exit_code, result.output
+
+
+def test_the_demo_and_what_comes_after(clone: Profile, capfd: pytest.CaptureFixture[str]) -> None:
+    assert mlops("endpoints") == (0, "no endpoint yet: `make demo` deploys the sample models\n")
+    code, first = mlops("demo")
+    assert code == 0, first
+    assert "1 files from samples/data" in first
+    assert "✓ rent/trained_model" in first
+    assert "registered version 1" in first
+    code, again = mlops("demo")
+    assert code == 0, again
+    assert "registered version" not in again
+    assert "version 1 serves already; nothing to do" in again
+    code, listed = mlops("endpoints", "--json")
+    found = json.loads(listed)
+    assert [(e["model"], e["environment"], e["version"], e["healthy"]) for e in found] == [
+        ("rent", "staging", 1, True),
+        ("rent", "production", 1, True),
+    ]
+    assert set(found[0]) == {"model", "environment", "version", "url", "healthy", "key_file"}
+    lines = [line for line in first.splitlines() if line.startswith("curl ")]
+    assert len(lines) == 2
+    for line in lines:
+        done = subprocess.run(line, shell=True, check=True, capture_output=True, text=True)
+        assert len(json.loads(done.stdout)["predictions"]) == 1
+    code, answer = mlops("invoke", "rent", "production")
+    assert code == 0
+    assert len(json.loads(answer)["predictions"]) == 1
+    code, answer = mlops("invoke", "rent", "production", "--sample", "no rooms")
+    assert code == 1
+    assert "the endpoint answers 400" in answer
+    assert mlops("stop") == (0, "ended: rent/production, rent/staging\n")
+    assert mlops("stop") == (0, "nothing was running\n")
+    code, table = mlops("endpoints")
+    assert "NO" in table
+    capfd.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("rent", "moon"), "no environment 'moon' in profile local; there are:"),
+        (("rent", "staging", "--sample", "x"), "no sample 'x'; there are: a flat, no rooms"),
+        (("other", "staging"), "samples/requests/other/staging.json: missing"),
+        (("rent", "staging"), "no key; deploy to this endpoint first"),
+    ],
+)
+def test_asking_what_is_not_there(clone: Profile, arguments: list[str], message: str) -> None:
+    code, output = mlops("invoke", *arguments)
+    assert code == 1
+    assert message in output
+
+
+def test_validate_prints_every_problem(clone: Profile) -> None:
+    assert mlops("validate")[0] == 0
+    repository = Repository(clone.root)
+    wrong = MODEL_YAML.replace("nullable", "nullible")
+    repository.write("mlops_assets/models/other/model.yaml", wrong)
+    gates = {"rent": {"quality": {"r2": {"minimum": 0.1}}}}
+    staging = {"name": "staging", "target": "local", "gates": gates}
+    repository.write("environments/local/staging.json", json.dumps(staging))
+    code, output = mlops("validate")
+    assert code == 1
+    assert "other/model.yaml: data.columns.district.nullible: unknown key" in output
+    assert "staging.json: gates.rent.quality.r2.minimum: 0.1 is looser than" in output
+    repository.write("environments/local/staging.json", "{")
+    code, output = mlops("validate")
+    assert code == 1
+    assert "staging.json: " in output
+
+
+def test_the_demo_of_a_model_that_fails(clone: Profile) -> None:
+    Repository(clone.root).train_py("def build(params):\n    raise ValueError('no idea')\n")
+    code, output = mlops("demo")
+    assert code == 1
+    assert "✗ rent/trained_model" in output
+    assert "train.py:2" in output
+    assert "ValueError: no idea" in output
+    assert "Error: the run failed" in output
+
+
+def test_a_state_folder_that_cannot_be_written(
+    clone: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "file" / "home"))
+    for command in ("demo", "dev"):
+        code, output = mlops(command)
+        assert code == 1
+        assert "cannot be written (Not a directory); make room, or set MLOPS_HOME" in output
+
+
+def test_a_home_folder_that_is_not_there(tmp_path: Path) -> None:
+    """The platform writes to its state folder alone."""
+    environment = {**os.environ, "HOME": "/nonexistent/home", "MLOPS_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-m", "mlops_assets.cli", "endpoints"],
+        cwd=checkout(),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_runs_once(clone: Profile) -> None:
+    write_atomic(clone.home / "page.json", to_json({"process": process_name(), "port": 4711}))
+    code, output = mlops("dev")
+    assert code == 1
+    assert "the page runs already: http://127.0.0.1:4711" in output
+
+
+def test_a_record_of_a_page_that_is_gone(clone: Profile) -> None:
+    write_atomic(clone.home / "page.json", to_json({"process": f"{os.getpid()}@1.0", "port": 1}))
+    assert page.stop(clone) == []
