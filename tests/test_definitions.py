@@ -6,14 +6,14 @@ from pathlib import Path
 import dagster as dg
 
 from mlops_assets.definitions import build_definitions
-from resources.environment import load_profile
+from resources.environment import checkout, load_profile
 from tests.repository import MODEL_YAML, make_repository
 
 LOAD = """
 import sys
 from pathlib import Path
 from mlops_assets.definitions import build_definitions
-from resources.environment import load_profile
+from resources.environment import checkout, load_profile
 defs = build_definitions(load_profile({}, Path(sys.argv[1])))
 defs.get_repository_def().get_all_jobs()
 print(",".join(sorted({name.partition(".")[0] for name in sys.modules})))
@@ -80,3 +80,16 @@ def test_the_assets_of_a_model(tmp_path: Path) -> None:
         assert graph.get(key).owners == ["team:tests"]
     blocking = {k.name for k in graph.asset_check_keys if graph.get(k).blocking}
     assert blocking == {"contract", "quality", "champion", "provenance", "integrity"}
+
+
+def test_dagster_itself_finds_the_code_location(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"],
+        cwd=checkout(),
+        env={**os.environ, "DAGSTER_HOME": str(tmp_path), "MLOPS_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Validation successful for code location mlops_assets" in done.stderr + done.stdout

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from resources.endpoints.local import LocalEndpoints
 from resources.environment import checkout
+from tests.repository import MODEL_YAML, make_repository
 
 ROUNDS = 5
 
@@ -47,7 +48,24 @@ def chain(steps: str) -> tuple[float, dict[str, float]]:
         return seconds, json.loads(out.strip().splitlines()[-1])
 
 
+def loading() -> None:
+    """What a hundred models cost to load, as `dagster definitions validate` does it."""
+    with tempfile.TemporaryDirectory() as folder:
+        seconds: dict[int, list[float]] = {1: [], 100: []}
+        for models in seconds:
+            repository = make_repository(Path(folder) / str(models))
+            for number in range(models - 1):
+                path = f"mlops_assets/models/rent{number}/model.yaml"
+                repository.write(path, MODEL_YAML)
+        for _ in range(ROUNDS):
+            for models, taken in seconds.items():
+                taken.append(run("load", f"{folder}/{models}")[0])
+        one, hundred = (statistics.median(taken) for taken in seconds.values())
+        print(f"\nloading 1 model {one:.2f} s, 100 models {hundred:.2f} s: {hundred / one:.2f}")
+
+
 def main() -> None:
+    loading()
     data = str(checkout() / "samples" / "data" / "diabetes")
     taken: dict[str, list[float]] = {}
     stages: dict[str, list[float]] = {}
