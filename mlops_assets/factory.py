@@ -24,7 +24,6 @@ class ModelFactory:
         names = tuple(environment.name for environment in environments)
         self._gates = registered_model.gates_op(names)
         self._gate_names = (*GATES, *map(registered_model.environment_check, names))
-        self._live_checks = endpoint.live_checks_op()
 
     def build(self, spec: ModelSpec) -> dg.Definitions:
         """The chain of one model: from dataset to one endpoint per environment."""
@@ -42,8 +41,8 @@ class ModelFactory:
             if environment.promotes_from:
                 op = endpoint.promoted_endpoint
                 inputs = {"promotes_from": endpoint.asset_name(environment.promotes_from)}
-            chain.asset(name, op, registered_model="registered_model", **inputs)
-            chain.checks(name, self._live_checks, endpoint.LIVE_CHECKS)
+            inputs["registered_model"] = "registered_model"
+            chain.asset(name, op, endpoint.LIVE_CHECKS, **inputs)
         return dg.Definitions(assets=chain.assets, asset_checks=chain.asset_checks)
 
 

@@ -1,6 +1,6 @@
 """The assets ``<environment>_endpoint``: a URL that serves one version in one environment."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dagster as dg
@@ -79,21 +79,26 @@ def deploy(
         raise dg.Failure(str(error), metadata, allow_retries=False) from None
     except (SpecError, RegistryError, EndpointError, RolloutError) as error:
         raise dg.Failure(str(error), allow_retries=False) from None
+    reference = Endpoint(
+        model=model,
+        environment=environment.name,
+        version=version.version,
+        digest=version.digest,
+        url=url,
+    )
     return dg.MaterializeResult(
         asset_key=context.asset_key,
-        value=Endpoint(
-            model=model,
-            environment=environment.name,
-            version=version.version,
-            digest=version.digest,
-            url=url,
-        ),
+        value=reference,
         data_version=dg.DataVersion(version.digest),
         metadata=_metadata(version, rollout, judged, url),
+        check_results=_live_checks(context.asset_key, reference, serving, environment, samples),
     )
 
 
-@dg.op(name="endpoint", out={"result": dg.Out(Endpoint)})
+OUTPUTS = {"result": dg.Out(Endpoint), **{name: dg.Out(dg.Nothing) for name in LIVE_CHECKS}}
+
+
+@dg.op(name="endpoint", out=OUTPUTS)
 def first_endpoint(
     context: dg.AssetExecutionContext,
     config: DeploymentConfig,
@@ -114,7 +119,7 @@ def first_endpoint(
 @dg.op(
     name="promoted_endpoint",
     ins={"promotes_from": dg.In(dg.Nothing)},
-    out={"result": dg.Out(Endpoint)},
+    out=OUTPUTS,
 )
 def promoted_endpoint(
     context: dg.AssetExecutionContext,
@@ -189,47 +194,39 @@ def _metadata(
     }
 
 
-def live_checks_op() -> dg.OpDefinition:
-    """The op of the checks on a live endpoint."""
-
-    @dg.op(
-        name="live_checks",
-        ins={"endpoint": dg.In(Endpoint)},
-        out={name: dg.Out(dg.Nothing, is_required=False) for name in LIVE_CHECKS},
-    )
-    def live_checks(
-        context: dg.AssetCheckExecutionContext,
-        endpoint: Any,
-        profile: dg.ResourceParam[Profile],
-        serving: dg.ResourceParam[Serving],
-    ):
-        """Ask the live endpoint as an application would."""
-        environment = profile.environment(endpoint.environment)
-        key = dg.AssetKey([endpoint.model, asset_name(environment.name)])
-        samples = load_samples(profile.samples_of(endpoint.model, environment.name))
-        judged = {
-            "samples": lambda: _samples_check(serving, endpoint, samples),
-            "latency": lambda: _latency_check(serving, endpoint, samples, environment),
-            "refuses_without_key": lambda: _key_check(serving, endpoint, samples),
-            "serves_version": lambda: _version_check(serving, endpoint, samples),
-        }
-        for check in context.selected_asset_check_keys:
-            passed, description, metadata = _answered(judged[check.name])
-            yield dg.AssetCheckResult(
+def _live_checks(
+    key: dg.AssetKey,
+    endpoint: Endpoint,
+    serving: Serving,
+    environment: Environment,
+    samples: list[Sample],
+) -> list[dg.AssetCheckResult]:
+    """Ask the live endpoint as an application would."""
+    judged: dict[str, Callable[[], Judged]] = {
+        "samples": lambda: _samples_check(serving, endpoint, samples),
+        "latency": lambda: _latency_check(serving, endpoint, samples, environment),
+        "refuses_without_key": lambda: _key_check(serving, endpoint, samples),
+        "serves_version": lambda: _version_check(serving, endpoint, samples),
+    }
+    found: list[dg.AssetCheckResult] = []
+    for name in LIVE_CHECKS:
+        passed, description, metadata = _answered(judged[name])
+        found.append(
+            dg.AssetCheckResult(
                 passed=passed,
-                check_name=check.name,
+                check_name=name,
                 asset_key=key,
                 description=description,
                 metadata={"version": endpoint.version, **metadata},
             )
-
-    return live_checks
+        )
+    return found
 
 
 Judged = tuple[bool, str, dict[str, Any]]
 
 
-def _answered(check: Any) -> Judged:
+def _answered(check: Callable[[], Judged]) -> Judged:
     """An endpoint that does not answer fails its checks, not the run."""
     try:
         return check()

@@ -1,0 +1,10 @@
+"""A code location over the checkout that BENCH_ROOT names, for Dagster to load."""
+
+import os
+from pathlib import Path
+
+from mlops_assets.definitions import build_definitions
+from resources.environment import load_profile
+
+root = Path(os.environ["BENCH_ROOT"])
+defs = build_definitions(load_profile({"MLOPS_HOME": str(root / "home")}, root))
