@@ -76,6 +76,36 @@ def loading() -> None:
             print(f"{name:40}  {one:7.2f}  {hundred:10.2f}  {hundred / one:5.2f}")
 
 
+def chains() -> None:
+    """The chain of one model beside the same work without the platform."""
+    data = str(checkout() / "samples" / "data" / "diabetes")
+    taken: dict[str, list[float]] = {}
+    stages: dict[str, list[float]] = {}
+    for round_number in range(ROUNDS + 1):
+        found: dict[str, float] = {}
+        for name in ("bare", "minimal_dagster"):
+            with tempfile.TemporaryDirectory() as out:
+                found[name], _ = run(f"tests.bench.{name}", data, out)
+        found["release"], _ = chain("release")
+        found["release + package + both endpoints"], steps = chain("all")
+        if round_number == 0:
+            continue  # the first one warms the disk's cache and writes byte code
+        for name, seconds in found.items():
+            taken.setdefault(name, []).append(seconds)
+        for name, seconds in steps.items():
+            stages.setdefault(name, []).append(seconds)
+    minimal = statistics.median(taken["minimal_dagster"])
+    print(f"{'whole process, median of ' + str(ROUNDS):40}  seconds  / minimal Dagster job")
+    for name, values in taken.items():
+        median = statistics.median(values)
+        print(f"{name:40}  {median:7.2f}  {median / minimal:6.2f}")
+    print("\nstages of the last:")
+    total = sum(statistics.median(values) for values in stages.values())
+    for name, values in stages.items():
+        median = statistics.median(values)
+        print(f"{name:40}  {median:7.2f}  {median / total:6.1%}")
+
+
 def main() -> None:
     chains()
     loading()
