@@ -95,47 +95,36 @@ def deploy(
     )
 
 
-OUTPUTS = {"result": dg.Out(Endpoint), **{name: dg.Out(dg.Nothing) for name in LIVE_CHECKS}}
+def _endpoint_op(name: str, **upstream: dg.In) -> dg.OpDefinition:
+    """The op of an endpoint; ``upstream`` are inputs that it waits for and does not read."""
+
+    @dg.op(
+        name=name,
+        ins=upstream,
+        out={"result": dg.Out(Endpoint), **{check: dg.Out(dg.Nothing) for check in LIVE_CHECKS}},
+    )
+    def endpoint(
+        context: dg.AssetExecutionContext,
+        config: DeploymentConfig,
+        registered_model: RegisteredModel,
+        profile: dg.ResourceParam[Profile],
+        registry: dg.ResourceParam[Registry],
+        serving: dg.ResourceParam[Serving],
+        judge: Judge,
+    ):
+        """A URL that serves one version.
+
+        The version is loaded beside the live one, must answer the environment's samples, and only
+        then gets the traffic; on any failure the live one stays.
+        """
+        return deploy(context, config, registered_model, profile, registry, serving, judge)
+
+    return endpoint
 
 
-@dg.op(name="endpoint", out=OUTPUTS)
-def first_endpoint(
-    context: dg.AssetExecutionContext,
-    config: DeploymentConfig,
-    registered_model: RegisteredModel,
-    profile: dg.ResourceParam[Profile],
-    registry: dg.ResourceParam[Registry],
-    serving: dg.ResourceParam[Serving],
-    judge: Judge,
-):
-    """A URL that serves one version.
-
-    The version is loaded beside the live one, must answer the environment's samples, and only then
-    gets the traffic; on any failure the live one stays.
-    """
-    return deploy(context, config, registered_model, profile, registry, serving, judge)
-
-
-@dg.op(
-    name="promoted_endpoint",
-    ins={"promotes_from": dg.In(dg.Nothing)},
-    out=OUTPUTS,
-)
-def promoted_endpoint(
-    context: dg.AssetExecutionContext,
-    config: DeploymentConfig,
-    registered_model: RegisteredModel,
-    profile: dg.ResourceParam[Profile],
-    registry: dg.ResourceParam[Registry],
-    serving: dg.ResourceParam[Serving],
-    judge: Judge,
-):
-    """A URL that serves one version, which has served the environment before this one.
-
-    The version is loaded beside the live one, must answer the environment's samples, and only then
-    gets the traffic; on any failure the live one stays.
-    """
-    return deploy(context, config, registered_model, profile, registry, serving, judge)
+#: Where a version may come straight from its release, and where it must have served before.
+first_endpoint = _endpoint_op("endpoint")
+promoted_endpoint = _endpoint_op("promoted_endpoint", promotes_from=dg.In(dg.Nothing))
 
 
 def _promotion(judge: Judge, version: Version, environment: Environment) -> Iterator[Verdict]:

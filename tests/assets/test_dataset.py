@@ -72,3 +72,28 @@ def test_a_broken_model_yaml_of_a_commit_is_named(platform: Platform) -> None:
 def test_a_commit_that_does_not_exist(platform: Platform) -> None:
     assert not platform.materialize("dataset", config={"dataset": {"commit": "deadbeef"}})
     assert "commit 'deadbeef': not found" in platform.failures
+
+
+def test_columns_that_moved_since_the_champion_was_trained_warn(released: Platform) -> None:
+    assert released.materialize("staging_endpoint", "production_endpoint"), released.failures
+    assert released.materialize("dataset")
+    assert released.check("drift").passed
+    header, *lines = rows(200).splitlines()
+    flats = [line.split(",") for line in lines]
+    doubled = [",".join([flat[0], str(2 * float(flat[1])), *flat[2:]]) for flat in flats]
+    released.data("\n".join([header, *doubled]))
+    assert released.materialize("dataset"), released.failures
+    drift = released.check("drift")
+    assert not drift.passed
+    assert drift.description == "moved since version 1 was trained: area"
+
+
+def test_two_assets_of_one_run_release_one_commit(released: Platform) -> None:
+    first = released.repository.git("rev-parse", "HEAD")
+    released.repository.commit("another")
+    config = {"trained_model": {"commit": first}}
+    assert not released.materialize("dataset", "trained_model", config=config)
+    assert "asks for" in released.failures
+    assert "give both the same commit" in released.failures
+    config["dataset"] = {"commit": first}
+    assert released.materialize("dataset", "trained_model", config=config), released.failures

@@ -1,0 +1,44 @@
+import pytest
+
+from tests.conftest import Platform
+from tests.repository import MODEL_YAML, TRAIN_PY
+
+
+@pytest.mark.parametrize(
+    ("train_py", "message"),
+    [
+        ("def build(params):\n    raise ValueError('no idea')\n", "train.py:2"),
+        ("def build(params):\n    return 'ridge'\n", "build() returned str"),
+        ("import sys\ndef build(params):\n    sys.exit(3)\n", "sys.exit(3)"),
+        ("import os\ndef build(params):\n    os._exit(0)\n", "without a result or an error"),
+        ("def build(params):\n    while True: pass\n", "timeout_seconds of model.yaml (2 s)"),
+    ],
+)
+def test_a_train_py_that_fails_says_where(released: Platform, train_py: str, message: str) -> None:
+    text = MODEL_YAML.replace("timeout_seconds: 60", "timeout_seconds: 2")
+    released.repository.write("mlops_assets/models/rent/model.yaml", text)
+    released.repository.train_py(train_py)
+    assert not released.materialize("trained_model")
+    assert message in released.failures
+    trained = released.profile.home / "artifacts" / "trained"
+    assert len(list(trained.iterdir())) == 1
+    released.repository.write("mlops_assets/models/rent/model.yaml", MODEL_YAML)
+    released.repository.train_py(TRAIN_PY)
+    assert released.materialize("trained_model"), released.failures
+    assert len(list(trained.iterdir())) == 1
+
+
+def test_what_train_py_prints_reaches_the_log(
+    released: Platform, capfd: pytest.CaptureFixture[str]
+) -> None:
+    released.repository.train_py(TRAIN_PY + "\nprint('a word from train.py')\n")
+    assert released.materialize("trained_model"), released.failures
+    assert "a word from train.py" in capfd.readouterr().err
+
+
+def test_another_contract_wants_another_snapshot(released: Platform) -> None:
+    text = MODEL_YAML.replace("maximum: 9", "maximum: 8")
+    released.repository.write("mlops_assets/models/rent/model.yaml", text)
+    released.repository.commit("another contract")
+    assert not released.materialize("trained_model")
+    assert "materialize dataset in the same run" in released.failures
