@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from filelock import FileLock
 
 from mlops_assets.files import read_json, write_atomic
 from mlops_assets.spec import SpecError, load_model, model_folders
@@ -125,6 +126,7 @@ def _writable_profile() -> Profile:
     instance = profile.home / "dagster"
     try:
         write_atomic(instance / "dagster.yaml", (profile.root / "dagster.yaml").read_bytes())
+        _make_databases(instance)
     except OSError as error:
         raise click.ClickException(
             f"state folder {profile.home}: cannot be written ({error.strerror}); "
@@ -133,6 +135,18 @@ def _writable_profile() -> Profile:
     os.environ["MLOPS_HOME"] = str(profile.home)
     os.environ["DAGSTER_HOME"] = str(instance)
     return profile
+
+
+def _make_databases(instance: Path) -> None:
+    """Let one process alone make Dagster's databases: two at once leave them unusable."""
+    made = instance / "databases_made"
+    with FileLock(instance / "databases.lock"):
+        if made.exists():
+            return
+        from dagster import DagsterInstance  # slow to import, and needed once
+
+        with DagsterInstance.from_config(str(instance)):
+            write_atomic(made, "")
 
 
 def _seed(profile: Profile) -> None:

@@ -142,6 +142,30 @@ def test_a_home_folder_that_is_not_there(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_many_first_starts_at_once_share_one_set_of_databases(tmp_path: Path) -> None:
+    ready = """
+from mlops_assets import cli
+cli._writable_profile()
+from dagster import DagsterInstance
+with DagsterInstance.get() as instance:
+    print(len(instance.get_runs()))
+"""
+    environment = {**os.environ, "MLOPS_HOME": str(tmp_path / "home")}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", ready],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for process in started:
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, out) == (0, "0\n"), err
+
+
 def test_the_page_runs_once(clone: Profile) -> None:
     write_atomic(clone.home / "page.json", to_json({"process": process_name(), "port": 4711}))
     code, output = mlops("dev")
