@@ -6,7 +6,7 @@ location with a hundred models as quick to load as one with a single model.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
@@ -23,7 +23,10 @@ class ModelFactory:
         self._environments = tuple(environments)
         names = tuple(environment.name for environment in environments)
         self._gates = registered_model.gates_op(names)
-        self._gate_names = (*GATES, *map(registered_model.environment_check, names))
+        self._gate_checks = GATES | {
+            registered_model.environment_check(name): f"Whether {name} would take the version."
+            for name in names
+        }
 
     def build(self, spec: ModelSpec) -> dg.Definitions:
         """The chain of one model: from dataset to one endpoint per environment."""
@@ -33,7 +36,7 @@ class ModelFactory:
         chain.asset(
             "registered_model", registered_model.registered_model, trained_model="trained_model"
         )
-        chain.checks("registered_model", self._gates, self._gate_names, blocking=GATES)
+        chain.checks("registered_model", self._gates, self._gate_checks, blocking=tuple(GATES))
         chain.asset("package", package.package, package.CHECKS, registered_model="registered_model")
         for environment in self._environments:
             name, inputs = endpoint.asset_name(environment.name), {}
@@ -58,7 +61,7 @@ class _Chain:
         self,
         name: str,
         op: dg.OpDefinition,
-        checks: Sequence[str] = (),
+        checks: Mapping[str, str] | None = None,
         blocking: Sequence[str] = (),
         **inputs: str,
     ) -> None:
@@ -80,12 +83,16 @@ class _Chain:
                         kinds=KINDS.get(name, {"endpoint"}),
                     )
                 ],
-                check_specs_by_output_name=_check_specs(key, checks, blocking),
+                check_specs_by_output_name=_check_specs(key, checks or {}, blocking),
             )
         )
 
     def checks(
-        self, name: str, op: dg.OpDefinition, checks: Sequence[str], blocking: Sequence[str] = ()
+        self,
+        name: str,
+        op: dg.OpDefinition,
+        checks: Mapping[str, str],
+        blocking: Sequence[str] = (),
     ) -> None:
         """Add checks of an asset, which one op evaluates, together or some of them."""
         key = self._key(name)
@@ -103,9 +110,12 @@ class _Chain:
 
 
 def _check_specs(
-    key: dg.AssetKey, checks: Sequence[str], blocking: Sequence[str]
+    key: dg.AssetKey, checks: Mapping[str, str], blocking: Sequence[str]
 ) -> dict[str, dg.AssetCheckSpec]:
-    return {name: dg.AssetCheckSpec(name, asset=key, blocking=name in blocking) for name in checks}
+    return {
+        name: dg.AssetCheckSpec(name, asset=key, description=description, blocking=name in blocking)
+        for name, description in checks.items()
+    }
 
 
 #: Icons of the page, by asset; an endpoint has its own.

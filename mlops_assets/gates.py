@@ -13,8 +13,14 @@ from typing import Literal
 from mlops_assets.evidence import Comparison, Evidence, Integrity, Interval, Manifest
 from mlops_assets.spec import METRICS, ChampionGate, Gates, Threshold
 
-#: Gates of a model, in the order in which people read them.
-GATES = ("contract", "quality", "champion", "provenance", "integrity")
+#: Gates of a model, in the order in which people read them, and what each asks.
+GATES = {
+    "contract": "The data met the contract that the released model.yaml declares.",
+    "quality": "Every metric that model.yaml names keeps its limit on the rows held out.",
+    "champion": "Not worse than the version that serves production, on the same rows.",
+    "provenance": "From a clean commit on the source branch, with its packages on record.",
+    "integrity": "Every file is what was registered; a fresh process predicts as in training.",
+}
 
 Status = Literal["open", "closed", "not_applicable"]
 

@@ -17,8 +17,12 @@ from resources.registry import Registry, Version
 from resources.serving import Serving
 from resources.storage import Storage, StorageError
 
-#: Names of this asset's checks.
-CHECKS = ("contract", "volume", "drift")
+#: This asset's checks.
+CHECKS = {
+    "contract": "Columns, types, ranges, categories, keys and rows are as model.yaml declares.",
+    "volume": "Not many rows fewer than in the snapshot before.",
+    "drift": "Distributed as in the snapshot that the champion was trained on, column by column.",
+}
 
 #: The volume check warns when fewer than this share of the previous rows is left.
 LEAST_SHARE = 0.8

@@ -19,8 +19,13 @@ from resources.serving import Serving
 
 SUFFIX = "_endpoint"
 
-#: Names of the checks on a live endpoint. They judge a deployment; no gate reads them.
-LIVE_CHECKS = ("samples", "latency", "refuses_without_key", "serves_version")
+#: Checks on a live endpoint. They judge a deployment; no gate reads them.
+LIVE_CHECKS = {
+    "samples": "Every sample of the environment is answered as it expects.",
+    "latency": "95 % of one-row requests are answered within the environment's latency_ms.",
+    "refuses_without_key": "A request without a key gets 401.",
+    "serves_version": "The version that answers is the one that the asset says.",
+}
 
 #: How many requests the latency check sends.
 LATENCY_REQUESTS = 40

@@ -13,8 +13,8 @@ from mlops_assets.references import Package, RegisteredModel
 from resources.artifacts import Artifacts
 from resources.registry import Registry, Version
 
-#: Names of this asset's checks.
-CHECKS = ("archive",)
+#: This asset's checks.
+CHECKS = {"archive": "Unpacked elsewhere, every file is what was registered."}
 
 #: The earliest date that a zip file can hold: the same version gives the same bytes.
 EPOCH = (1980, 1, 1, 0, 0, 0)
