@@ -21,7 +21,7 @@ ifneq ($(shell mkdir -p "$${HOME:-/nonexistent}/.cache/uv" 2>/dev/null && test -
 export UV_CACHE_DIR := $(CURDIR)/$(TOOLS)/uv-cache
 endif
 
-.PHONY: help install demo dev stop test lint format clean lock schema bench
+.PHONY: help install demo dev stop test lint format clean lock schema bench bench-data
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -64,6 +64,9 @@ format: $(INSTALLED) ## Format the code and mend what ruff can mend.
 
 bench: $(INSTALLED) ## Cost of the whole chain beside a bare script and a minimal Dagster job.
 	@$(BIN)/python -m tests.bench
+
+bench-data: $(INSTALLED) ## Time and memory of a snapshot of a CSV file of 2 GB.
+	@$(BIN)/python -m tests.bench.snapshot
 
 schema: $(INSTALLED) ## Write the JSON Schema of environments, for editors.
 	@$(BIN)/python -m resources.environment
