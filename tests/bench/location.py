@@ -1,5 +1,9 @@
-"""A code location over the checkout that BENCH_ROOT names, for Dagster to load."""
+"""A code location over the checkout that BENCH_ROOT names, for Dagster to load.
 
+What ``mlops_assets.definitions`` does for its own models, it does for these.
+"""
+
+import gc
 import os
 from pathlib import Path
 
@@ -8,3 +12,4 @@ from resources.environment import load_profile
 
 root = Path(os.environ["BENCH_ROOT"])
 defs = build_definitions(load_profile({"MLOPS_HOME": str(root / "home")}, root))
+gc.freeze()
