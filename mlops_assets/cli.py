@@ -9,12 +9,28 @@ from typing import Any
 import click
 from filelock import FileLock
 
-from mlops_assets.files import read_json, write_atomic
-from mlops_assets.spec import SpecError, load_model, model_folders
-from resources.environment import Profile, load_profile, looser_limits
+from mlops_assets.files import write_atomic
+from mlops_assets.samples import load_samples
+from mlops_assets.spec import load_model, model_folders
+from mlops_assets.strict import SpecError
+from resources.environment import Profile, UnknownEnvironmentError, load_profile, looser_limits
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Commands whose errors are one sentence, not a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what it raises about its input ends with exit code 1."""
+        from mlops_assets.page import PageError
+        from resources.endpoints.base import EndpointError
+
+        try:
+            return super().invoke(ctx)
+        except (SpecError, EndpointError, PageError, UnknownEnvironmentError) as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Machine learning as code: models, environments and their endpoints."""
 
@@ -22,7 +38,7 @@ def main() -> None:
 @main.command()
 def validate() -> None:
     """Check every model.yaml and every environment; print all problems, exit 1 if any."""
-    profile = _profile()
+    profile = load_profile()
     problems: list[str] = []
     folders = model_folders(profile.models)
     for folder in folders:
@@ -59,7 +75,7 @@ def demo() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 def endpoints(as_json: bool) -> None:
     """Print every endpoint: model, environment, version, URL, health, and how to ask it."""
-    profile = _profile()
+    profile = load_profile()
     if as_json:
         click.echo(json.dumps(_statuses(profile), indent=2))
     else:
@@ -72,18 +88,13 @@ def endpoints(as_json: bool) -> None:
 @click.option("--sample", help="Name of the request in samples/requests; the first by default.")
 def invoke(model: str, environment: str, sample: str | None) -> None:
     """Send one sample to an endpoint and print the answer."""
-    from resources.endpoints.base import EndpointError, Request
+    from resources.endpoints.base import Request
     from resources.serving import Serving
 
-    profile = _profile()
-    try:
-        profile.environment(environment)
-        body = _sample_request(profile, model, environment, sample)
-        answer = Serving(profile).ask(model, environment, Request.of(body))
-    except KeyError as error:
-        raise click.ClickException(error.args[0]) from None
-    except (EndpointError, SpecError) as error:
-        raise click.ClickException(str(error)) from None
+    profile = load_profile()
+    profile.environment(environment)
+    body = _sample_request(profile, model, environment, sample)
+    answer = Serving(profile).ask(model, environment, Request.of(body))
     click.echo(answer.body.decode())
     if answer.status != 200:
         raise click.ClickException(f"the endpoint answers {answer.status}")
@@ -95,11 +106,7 @@ def dev(port: int | None) -> None:
     """Dagster's page on the same state; Ctrl-C ends it."""
     from mlops_assets import page
 
-    profile = _writable_profile()
-    try:
-        raise SystemExit(page.serve(profile, port))
-    except page.PageError as error:
-        raise click.ClickException(str(error)) from None
+    raise SystemExit(page.serve(_writable_profile(), port))
 
 
 @main.command()
@@ -108,21 +115,14 @@ def stop() -> None:
     from mlops_assets import page
     from resources.serving import Serving
 
-    profile = _profile()
+    profile = load_profile()
     ended = [*page.stop(profile), *Serving(profile).stop()]
     click.echo(f"ended: {', '.join(ended)}" if ended else "nothing was running")
 
 
-def _profile() -> Profile:
-    try:
-        return load_profile()
-    except SpecError as error:
-        raise click.ClickException(str(error)) from None
-
-
 def _writable_profile() -> Profile:
     """The profile, its state folder made ready, and named to all that is started from here."""
-    profile = _profile()
+    profile = load_profile()
     instance = profile.home / "dagster"
     try:
         write_atomic(instance / "dagster.yaml", (profile.root / "dagster.yaml").read_bytes())
@@ -215,10 +215,8 @@ def _curl(profile: Profile, status: dict[str, Any]) -> str:
 
 
 def _sample_request(profile: Profile, model: str, environment: str, name: str | None) -> Any:
-    path: Path = profile.samples_of(model, environment)
-    if not path.is_file():
-        raise SpecError(path, ["missing; add a list of named requests"])
-    samples = {sample["name"]: sample["request"] for sample in read_json(path)}
+    path = profile.samples_of(model, environment)
+    samples = {sample.name: sample.request for sample in load_samples(path)}
     if name is not None and name not in samples:
         raise SpecError(path, [f"no sample '{name}'; there are: {', '.join(samples)}"])
     return samples[name or next(iter(samples))]

@@ -7,7 +7,8 @@ import dagster as dg
 
 from mlops_assets.factory import ModelFactory
 from mlops_assets.judgement import Judge
-from mlops_assets.spec import SpecError, load_model, model_folders
+from mlops_assets.spec import load_model, model_folders
+from mlops_assets.strict import SpecError
 from resources.artifacts import Artifacts
 from resources.environment import Profile, load_profile
 from resources.git import GitSource

@@ -9,7 +9,6 @@ from mlops_assets.assets.endpoint import asset_name
 from mlops_assets.definitions import build_definitions
 from mlops_assets.progress import progress
 from mlops_assets.runs import fail_dead_runs
-from mlops_assets.spec import SpecError, load_model, model_folders
 from resources.environment import Profile
 
 
@@ -27,7 +26,7 @@ def release_all(profile: Profile) -> bool:
         fail_dead_runs(instance)
         result = job.execute_in_process(
             instance=instance,
-            asset_selection=_selection(profile),
+            asset_selection=_selection(defs, profile),
             run_config={"loggers": {"progress": {}}},
             tags={"mlops/trigger": "demo"},
             raise_on_error=False,
@@ -35,17 +34,8 @@ def release_all(profile: Profile) -> bool:
     return result.success
 
 
-def _selection(profile: Profile) -> list[dg.AssetKey]:
-    endpoints = [asset_name(e.name) for e in profile.environments if not e.development]
-    names = ["dataset", "trained_model", "registered_model", "package", *endpoints]
-    return [dg.AssetKey([model, name]) for model in _loadable(profile) for name in names]
-
-
-def _loadable(profile: Profile) -> list[str]:
-    found: list[str] = []
-    for folder in model_folders(profile.models):
-        try:
-            found.append(load_model(folder).name)
-        except SpecError:
-            continue  # the code location has said so
-    return found
+def _selection(defs: dg.Definitions, profile: Profile) -> list[dg.AssetKey]:
+    """Every asset of every model, but what serves uncommitted work."""
+    development = {asset_name(e.name) for e in profile.environments if e.development}
+    keys = defs.resolve_asset_graph().materializable_asset_keys
+    return sorted(key for key in keys if key.path[-1] not in development)

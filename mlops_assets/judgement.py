@@ -31,13 +31,20 @@ class Judge(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgume
         context: RunContext,
         version: Version,
         environment: Environment | None = None,
+        mismatched: list[str] | None = None,
     ) -> list[Verdict]:
         """What every gate says about a version, for an environment or by the model's own policy.
+
+        Args:
+            context: of the asset or check that asks; a comparison may have to be made in its run.
+            version: the version.
+            environment: whose limits come on top of the model's own.
+            mismatched: ``version.mismatched()``, where it is asked more than once.
 
         A version whose manifest was changed on disk is judged by its integrity alone: nothing
         that it claims about itself is worth reading.
         """
-        mismatched = version.mismatched()
+        mismatched = version.mismatched() if mismatched is None else mismatched
         if {"manifest.json", "evidence.json"} & set(mismatched):
             reason = (
                 f"files differ from what was registered: {', '.join(mismatched)}; "
@@ -68,9 +75,8 @@ class Judge(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgume
             for record in self.registry.records(version.model, "deployments")
         )
 
-    def integrity(self, version: Version, mismatched: list[str] | None = None) -> Integrity:
+    def integrity(self, version: Version, mismatched: list[str]) -> Integrity:
         """Digests as they are now; loading and predicting as found once, for unchanged bytes."""
-        mismatched = version.mismatched() if mismatched is None else mismatched
         if mismatched:
             return Integrity(mismatched=mismatched, loads=False, error=None, max_difference=None)
         for record in self.registry.records(version.model, "verifications"):

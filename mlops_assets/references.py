@@ -53,6 +53,8 @@ class TrainedModel(Reference):
     """A fitted estimator with its evidence, in the artifact store under its identity."""
 
     identity: str
+    #: The model's folder inside its source, a POSIX path.
+    folder: str
     snapshot: DatasetSnapshot
     commit: Commit
     packages: dict[str, str]

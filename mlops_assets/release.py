@@ -10,7 +10,8 @@ from pydantic import Field
 
 from mlops_assets.files import digest_json
 from mlops_assets.references import DatasetSnapshot, ReleasedCommit
-from mlops_assets.spec import ModelSpec, SpecError, load_model, parse_model
+from mlops_assets.spec import ModelSpec, load_model, parse_model
+from mlops_assets.strict import SpecError
 from mlops_assets.training import RUNNER_VERSION
 from resources.environment import Profile
 from resources.git import GitError, GitSource
@@ -80,7 +81,12 @@ def _warn_of_uncommitted(
         )
 
 
-def identity(snapshot: DatasetSnapshot, released: ReleasedCommit, spec: ModelSpec) -> str:
+def identity(
+    snapshot: DatasetSnapshot,
+    released: ReleasedCommit,
+    spec: ModelSpec,
+    packages: dict[str, str],
+) -> str:
     """What makes a version the version it is: the same identity is never trained twice."""
     return digest_json(
         {
@@ -88,7 +94,7 @@ def identity(snapshot: DatasetSnapshot, released: ReleasedCommit, spec: ModelSpe
             "source": released.commit.tree,
             "snapshot": snapshot.digest,
             "parameters": spec.parameters,
-            "packages": installed_packages(),
+            "packages": packages,
             "runner": RUNNER_VERSION,
             "platform": platform_name(),
         }

@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 from pydantic import Field, ValidationError, model_validator
 
-from mlops_assets.spec import Scalar, SpecError, Strict, describe_errors
+from mlops_assets.spec import Scalar
+from mlops_assets.strict import SpecError, Strict, describe_errors
 from resources.endpoints.base import Answer
 
 #: A latency limit is held by the fastest of this many answers: one pause of the machine is no

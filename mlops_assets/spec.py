@@ -12,15 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from mlops_assets.strict import SpecError, Strict, describe_errors, load_yaml
 
 Task = Literal["regression", "binary", "multiclass"]
 ColumnType = Literal["float", "integer", "string", "boolean", "timestamp"]
@@ -48,21 +42,6 @@ METRICS: dict[Task, dict[str, bool]] = {
         "log_loss": False,
     },
 }
-
-
-class SpecError(Exception):
-    """A file that people wrote does not say what it must; the message lists every place."""
-
-    def __init__(self, path: Path | str, problems: list[str]) -> None:
-        self.path = str(path)
-        self.problems = problems
-        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
-
-
-class Strict(BaseModel):
-    """Base of everything parsed from a file: no unknown key, no coerced type, no change later."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Source(Strict):
@@ -246,25 +225,6 @@ class ModelSpec(Strict):
         return hashlib.sha256(self.data.model_dump_json().encode()).hexdigest()
 
 
-class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
-    """YAML that refuses a key written twice: the first one would be lost without a word."""
-
-
-def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)  # pyright: ignore[reportUnknownMemberType]
-        if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key '{key}' is written twice", key_node.start_mark
-            )
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)
-
-
 def parse_model(text: str, name: str, path: Path | str) -> ModelSpec:
     """Parse the text of a ``model.yaml``.
 
@@ -284,14 +244,7 @@ def parse_model(text: str, name: str, path: Path | str) -> ModelSpec:
                 "underscores, a letter first"
             ],
         )
-    try:
-        loaded = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise SpecError(path, [f"{line}not readable as YAML: {error.problem}"]) from None
-    except yaml.YAMLError as error:
-        raise SpecError(path, [f"not readable as YAML: {error}"]) from None
+    loaded = load_yaml(text, path)
     if not isinstance(loaded, dict):
         raise SpecError(path, ["must be a mapping with the keys owner, task, data, gates"])
     if "name" in loaded:
@@ -344,37 +297,3 @@ def model_folders(root: Path) -> list[Path]:
         for path in root.iterdir()
         if path.is_dir() and not path.name.startswith(("_", ".")) and any(path.iterdir())
     )
-
-
-def describe_errors(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """One line per problem: key path, what is wrong, what was found, what is allowed."""
-    return [_describe(item, model) for item in error.errors(include_url=False)]
-
-
-def _describe(item: Any, model: type[BaseModel]) -> str:
-    place = ".".join(str(part) for part in item["loc"])
-    prefix = f"{place}: " if place else ""
-    message = str(item["msg"])
-    if item["type"] == "extra_forbidden":
-        return f"{prefix}unknown key; allowed here: {_allowed_keys(model, item['loc'][:-1])}"
-    if item["type"] == "missing":
-        return f"{prefix}missing"
-    if item["type"] == "value_error":
-        return prefix + message.removeprefix("Value error, ")
-    found = item["input"]
-    shown = repr(found) if len(repr(found)) <= 80 else f"a {type(found).__name__}"
-    return f"{prefix}{message[0].lower()}{message[1:]}; found {shown}"
-
-
-def _allowed_keys(model: type[BaseModel], path: tuple[Any, ...]) -> str:
-    current: Any = model
-    for part in path:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            field = current.model_fields.get(str(part))
-            current = field.annotation if field else None
-        else:  # dict[str, X] or list[X]: the value's type is the last argument
-            arguments = [a for a in getattr(current, "__args__", ()) if a is not type(None)]
-            current = arguments[-1] if arguments else None
-    if isinstance(current, type) and issubclass(current, BaseModel):
-        return ", ".join(n for n, f in current.model_fields.items() if not f.exclude)
-    return "none"

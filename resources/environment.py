@@ -15,15 +15,8 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 import mlops_assets
-from mlops_assets.spec import (
-    ChampionGate,
-    ModelSpec,
-    SpecError,
-    Strict,
-    Threshold,
-    describe_errors,
-    metric_problems,
-)
+from mlops_assets.spec import ChampionGate, ModelSpec, Threshold, metric_problems
+from mlops_assets.strict import SpecError, Strict, describe_errors
 
 #: The environment whose live version is the champion.
 PRODUCTION = "production"
@@ -71,6 +64,10 @@ class Environment(Strict):
         return self.gates.get(model, EnvironmentGates())
 
 
+class UnknownEnvironmentError(Exception):
+    """A name that is no environment; the message lists the known ones."""
+
+
 @dataclass(frozen=True)
 class Profile:
     """Everything that depends on where the platform runs."""
@@ -89,12 +86,14 @@ class Profile:
         return self.root / "mlops_assets" / "models"
 
     def environment(self, name: str) -> Environment:
-        """The environment of that name; KeyError with the known ones otherwise."""
+        """The environment of that name; UnknownEnvironmentError otherwise."""
         for environment in self.environments:
             if environment.name == name:
                 return environment
         known = ", ".join(e.name for e in self.environments)
-        raise KeyError(f"no environment '{name}' in profile {self.name}; there are: {known}")
+        raise UnknownEnvironmentError(
+            f"no environment '{name}' in profile {self.name}; there are: {known}"
+        )
 
     def file_of(self, environment: str) -> Path:
         """The JSON file that declares an environment."""

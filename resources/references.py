@@ -53,8 +53,7 @@ class References(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeA
 
     def latest(self, key: dg.AssetKey, kind: type[R]) -> R | None:
         """What was made last by any run, if anything was."""
-        path = self._path(key, "latest")
-        return kind.model_validate_json(path.read_bytes()) if path.is_file() else None
+        return self.of_run(key, "latest", kind)
 
     def _path(self, key: dg.AssetKey, name: str) -> Path:
         return Path(self.root).joinpath(*key.path, f"{name}.json")

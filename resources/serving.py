@@ -74,5 +74,5 @@ class Serving:
         ]
 
     def _endpoints(self, environment: str) -> Endpoints[LocalSettings]:
-        self._profile.environment(environment)  # KeyError names the known ones
+        self._profile.environment(environment)  # raises, naming the known ones
         return self._local

@@ -14,11 +14,13 @@ from pydantic import PrivateAttr
 
 from mlops_assets.evidence import Integrity
 
+#: How long loading a version and predicting its sample may take.
+TIMEOUT_SECONDS = 300
+
 
 class Verification(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
     """Starts the process; it knows nothing of the repository, and checks before it loads."""
 
-    timeout_seconds: int = 300
     _waiting: subprocess.Popen[bytes] | None = PrivateAttr(default=None)
 
     def prepare(self) -> None:
@@ -31,11 +33,11 @@ class Verification(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         process, self._waiting = self._waiting or _start(), None
         question = json.dumps({"bundle": str(bundle), "digest": digest}) + "\n"
         try:
-            out, err = process.communicate(question.encode(), timeout=self.timeout_seconds)
+            out, err = process.communicate(question.encode(), timeout=TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            return _broken(f"no answer within {self.timeout_seconds} s")
+            return _broken(f"no answer within {TIMEOUT_SECONDS} s")
         try:
             return Integrity.model_validate_json(out)
         except ValueError:

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import psutil
 
-from resources.endpoints.base import Target, VersionRef
+from resources.endpoints.base import Request, Target, VersionRef
 from resources.endpoints.local import LocalEndpoints, LocalSettings
+
+#: One row that the models of bundles.regression answer with their version.
+ASK = Request.of({"data": [{"a": 1, "b": 2}]})
 
 
 @contextmanager
@@ -67,3 +70,17 @@ def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.02)
+
+
+def staging_folder(tmp_path: Path) -> Path:
+    """The folder of tiny/staging, of endpoints below ``tmp_path / "endpoints"``."""
+    return tmp_path / "endpoints" / "staging" / "tiny"
+
+
+def answering_version(endpoints: LocalEndpoints) -> int:
+    """The version that answers at tiny/staging; its header and its prediction must agree."""
+    answer = endpoints.ask("tiny", "staging", ASK)
+    assert answer.status == 200, answer.body
+    (value,) = answer.json()["predictions"]
+    assert answer.headers["x-mlops-version"] == str(round(value - 3) // 1000)
+    return int(answer.headers["x-mlops-version"])

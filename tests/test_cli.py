@@ -67,6 +67,11 @@ def test_the_demo_and_what_comes_after(clone: Profile, capfd: pytest.CaptureFixt
     code, answer = mlops("invoke", "rent", "production", "--sample", "no rooms")
     assert code == 1
     assert "the endpoint answers 400" in answer
+    clone.samples_of("rent", "production").unlink()
+    code, table = mlops("endpoints")
+    assert code == 1
+    assert "rent   production   1        yes" in table
+    assert "samples/requests/rent/production.json: missing" in table
     assert mlops("stop") == (0, "ended: rent/production, rent/staging\n")
     assert mlops("stop") == (0, "nothing was running\n")
     code, table = mlops("endpoints")

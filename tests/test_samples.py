@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mlops_assets.samples import Sample, judge, load_samples, run_sample
-from mlops_assets.spec import SpecError, load_model
+from mlops_assets.spec import load_model
+from mlops_assets.strict import SpecError
 from resources.endpoints.base import Answer
 from resources.environment import checkout
 

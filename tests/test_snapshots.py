@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
-from mlops_assets.snapshots import ContractError, Snapshot, content_digest, take_snapshot
+from mlops_assets.contract import ContractError
+from mlops_assets.snapshots import Snapshot, content_digest, take_snapshot
 from mlops_assets.spec import Data, Task
 from resources.storage import StoredFile
 
@@ -86,6 +87,12 @@ def test_values_arrive_in_the_types_of_the_contract(tmp_path: Path) -> None:
     assert taken.rows == 9
     assert table.column("sex").null_count == 3
     assert table.column("smoker").to_pylist()[:2] == [True, False]
+
+
+def test_a_folder_may_have_a_quote_in_its_name(tmp_path: Path) -> None:
+    taken = snapshot(tmp_path / "it's", [row(i) for i in range(9)])
+    assert taken.path == tmp_path / "it's" / "out" / "data.parquet"
+    assert (taken.rows, pq.read_table(taken.path).num_rows) == (9, 9)
 
 
 @given(st.randoms(use_true_random=False), st.integers(1, 4))

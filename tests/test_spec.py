@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.spec import METRICS, SpecError, load_model, model_folders, parse_model
+from mlops_assets.spec import METRICS, load_model, model_folders, parse_model
+from mlops_assets.strict import SpecError
 
 GOOD = """
 owner: team:health
@@ -80,6 +81,8 @@ def test_all_problems_of_a_file_come_at_once() -> None:
         ("progression: {type: float}", "progression: {type: string}", "wants a float or integer"),
         ("task: regression", "task: regression\ntask: binary", "key 'task' is written twice"),
         ("owner: team:health", "owner: [", "not readable as YAML"),
+        ("owner: team:health", "{[1, 2]: 3}: 4\nowner: team:health", "a key must be one word"),
+        ("owner: team:health", "owner: 2024-13-45", "not readable as YAML: month must be"),
         ("owner: team:health", "name: x\nowner: team:health", "name: unknown key"),
     ],
 )

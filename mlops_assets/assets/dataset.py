@@ -49,7 +49,8 @@ def dataset(
     the contract publishes nothing: the last snapshot stays.
     """
     # Imported here: the code location must load without pandas.
-    from mlops_assets.snapshots import ContractError, take_snapshot
+    from mlops_assets.contract import ContractError
+    from mlops_assets.snapshots import take_snapshot
 
     key = context.asset_key
     model = key.path[0]

@@ -11,7 +11,7 @@ from mlops_assets.judgement import Judge
 from mlops_assets.references import Endpoint, RegisteredModel
 from mlops_assets.rollout import Rollout, RolloutError, roll_out
 from mlops_assets.samples import Ask, Sample, load_samples, run_samples
-from mlops_assets.spec import SpecError
+from mlops_assets.strict import SpecError
 from resources.endpoints.base import Answer, EndpointError, Request, VersionRef
 from resources.environment import Environment, Profile
 from resources.registry import Registry, RegistryError, Version

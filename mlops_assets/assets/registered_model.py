@@ -72,28 +72,28 @@ def _release(registry: Registry, trained: TrainedModel, version: Version, run_id
     """The number of this release; releasing what was released last is not another release."""
     with registry.lock(trained.model):
         releases = registry.records(trained.model, "releases")
-        if releases and releases[-1]["digest"] == version.digest:
-            known = {r["commit"] for r in releases if r["digest"] == version.digest}
-            if trained.commit.commit in known:
-                return int(releases[-1]["release"])
-        number = int(releases[-1]["release"]) if releases else 0
-        again = bool(releases) and releases[-1]["digest"] == version.digest
+        last = releases[-1] if releases else None
+        number = int(last["release"]) if last else 0
+        if last is None or last["digest"] != version.digest:
+            number += 1
+        elif any((r["release"], r["commit"]) == (number, trained.commit.commit) for r in releases):
+            return number
         content = {
             # Another commit of the same identity is an alias, not something newer to deploy.
-            "release": number if again else number + 1,
+            "release": number,
             "version": version.version,
             "digest": version.digest,
             "commit": trained.commit.commit,
             "run": run_id,
         }
         registry.record(trained.model, "releases", content)
-        return int(content["release"])
+        return number
 
 
 def build_bundle(trained: TrainedModel, folder: Path, bundle: Path) -> None:
     """Lay out a version: the training process's files, the card, and the manifest over all."""
     shutil.copytree(folder, bundle)
-    spec_file = _spec_file(bundle, trained.model)
+    spec_file = bundle / "code" / trained.folder / "model.yaml"
     spec = parse_model(spec_file.read_text("utf-8"), trained.model, spec_file)
     described = read_json(bundle / "estimator.json")
     (bundle / "estimator.json").unlink()
@@ -133,12 +133,6 @@ def build_bundle(trained: TrainedModel, folder: Path, bundle: Path) -> None:
     write_atomic(bundle / "manifest.json", to_json(content))
 
 
-def _spec_file(bundle: Path, model: str) -> Path:
-    """The released model.yaml: the shortest path, as further folders may hold one as well."""
-    found = sorted((bundle / "code").rglob(f"{model}/model.yaml"), key=lambda p: len(p.parts))
-    return found[0]
-
-
 def features(spec: ModelSpec) -> list[dict[str, object]]:
     """The model's input, one entry per column, in the order of training."""
     return [
@@ -174,7 +168,8 @@ def gates_op(environments: tuple[str, ...]):
         key = dg.AssetKey([registered_model.model, "registered_model"])
         version = registry.version(registered_model.model, registered_model.version)
         wanted = {check.name for check in context.selected_asset_check_keys}
-        judged = {verdict.gate: verdict for verdict in judge.judge(context, version)}
+        mismatched = version.mismatched()
+        judged = {v.gate: v for v in judge.judge(context, version, None, mismatched)}
         dirty = "integrity" in judged and len(judged) > 1 and version.manifest.source.dirty
         for gate in GATES:
             verdict = judged.get(gate, judged["integrity"])
@@ -194,7 +189,7 @@ def gates_op(environments: tuple[str, ...]):
             name = environment_check(environment.name)
             if name not in wanted:
                 continue
-            there = judge.judge(context, version, environment)
+            there = judge.judge(context, version, environment, mismatched)
             closed = [verdict.gate for verdict in there if not verdict.passed]
             yield dg.AssetCheckResult(
                 passed=not closed,

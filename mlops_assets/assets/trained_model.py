@@ -54,7 +54,8 @@ def trained_model(
             f"commit {released.commit.commit[:10]} declares; materialize dataset in the same run",
             allow_retries=False,
         )
-    name = identity(dataset, released, spec)
+    packages = installed_packages()
+    name = identity(dataset, released, spec, packages)
     with artifacts.lock("trained", name):
         if artifacts.has("trained", name):
             context.log.info(f"identity {name[:12]} was trained before; nothing to do")
@@ -77,9 +78,10 @@ def trained_model(
     reference = TrainedModel(
         model=released.model,
         identity=name,
+        folder=spec.folder,
         snapshot=dataset,
         commit=released.commit,
-        packages=installed_packages(),
+        packages=packages,
         python=sys.version.split()[0],
         platform=platform_name(),
     )

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.conftest import Platform
+from tests.conftest import RELEASE, Platform
 from tests.repository import MODEL_YAML, TRAIN_PY
 
 
@@ -42,3 +42,14 @@ def test_another_contract_wants_another_snapshot(released: Platform) -> None:
     released.repository.commit("another contract")
     assert not released.materialize("trained_model")
     assert "materialize dataset in the same run" in released.failures
+
+
+def test_a_model_whose_code_lies_in_a_folder_of_another_name(released: Platform) -> None:
+    text = MODEL_YAML + "source: {folder: research/what_flats_cost}\n"
+    released.repository.write("mlops_assets/models/rent/model.yaml", text)
+    released.repository.write("research/what_flats_cost/model.yaml", text)
+    released.repository.write("research/what_flats_cost/train.py", TRAIN_PY)
+    commit = released.repository.commit("moved")
+    assert released.materialize(*RELEASE), released.failures
+    version = released.registry.versions("rent")[-1]
+    assert (version.version, version.manifest.source.commit) == (2, commit)

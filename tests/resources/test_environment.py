@@ -3,8 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.spec import SpecError, parse_model
-from resources.environment import Environment, checkout, load_profile, looser_limits, schema
+from mlops_assets.spec import parse_model
+from mlops_assets.strict import SpecError
+from resources.environment import (
+    Environment,
+    UnknownEnvironmentError,
+    checkout,
+    load_profile,
+    looser_limits,
+    schema,
+)
 from tests.repository import MODEL_YAML
 
 
@@ -30,7 +38,7 @@ def test_each_environment_comes_after_the_one_it_promotes_from(tmp_path: Path) -
     assert [e.name for e in profile.environments] == ["gamma", "beta", "alpha"]
     assert profile.home == tmp_path / "home"
     assert profile.environment("beta").promotes_from == "gamma"
-    with pytest.raises(KeyError, match="there are: gamma, beta, alpha"):
+    with pytest.raises(UnknownEnvironmentError, match="there are: gamma, beta, alpha"):
         profile.environment("delta")
 
 

@@ -1,4 +1,4 @@
-"""The supervisor's parts; tests/resources/test_local_endpoint.py kills real ones."""
+"""The supervisor's parts; tests/resources/test_local_endpoint_process.py kills real ones."""
 
 from __future__ import annotations
 
