@@ -1,19 +1,22 @@
 """``mlops``: what people and make ask of the platform on a command line."""
 
+import datetime as dt
 import json
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from filelock import FileLock
 
+from mlops_assets.errors import UserError
 from mlops_assets.files import write_atomic
 from mlops_assets.samples import load_samples
 from mlops_assets.spec import load_model, model_folders
 from mlops_assets.strict import SpecError
-from resources.environment import Profile, UnknownEnvironmentError, load_profile, looser_limits
+from resources.environment import Profile, load_profile, looser_limits
 
 
 class Commands(click.Group):
@@ -21,12 +24,9 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what it raises about its input ends with exit code 1."""
-        from mlops_assets.page import PageError
-        from resources.endpoints.base import EndpointError
-
         try:
             return super().invoke(ctx)
-        except (SpecError, EndpointError, PageError, UnknownEnvironmentError) as error:
+        except UserError as error:
             raise click.ClickException(str(error)) from None
 
 
@@ -63,7 +63,7 @@ def demo() -> None:
     """Release every model with the sample data; deploy it to staging and production."""
     profile = _writable_profile()
     _seed(profile)
-    from mlops_assets.demo import release_all  # Dagster: slow to import
+    from mlops_assets.steering import release_all  # Dagster: slow to import
 
     succeeded = release_all(profile)
     _print_endpoints(profile)
@@ -101,6 +101,79 @@ def invoke(model: str, environment: str, sample: str | None) -> None:
 
 
 @main.command()
+@click.argument("model")
+@click.argument("environment")
+@click.argument("version", type=int)
+@click.option("--by", required=True, help="Who decides.")
+@click.option("--reason", required=True, help="Why.")
+@click.option("--expires", help="How long it can be used: 30m, 24h, 7d; for good by default.")
+def approve(
+    model: str, environment: str, version: int, by: str, reason: str, expires: str | None
+) -> None:
+    """Let a version serve in an environment that asks for approval."""
+    _decide("approved", model, environment, version, by, reason, expires)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("environment")
+@click.argument("version", type=int)
+@click.option("--by", required=True, help="Who decides.")
+@click.option("--reason", required=True, help="Why.")
+def reject(model: str, environment: str, version: int, by: str, reason: str) -> None:
+    """Keep a version from serving in an environment that asks for approval."""
+    _decide("rejected", model, environment, version, by, reason, None)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("environment")
+@click.argument("version", type=int, required=False)
+def rollback(model: str, environment: str, version: int | None) -> None:
+    """Deploy an earlier version; by default the one that served before.
+
+    It stays until the next release, or until `mlops resume`.
+    """
+    profile = _writable_profile()
+    from mlops_assets.steering import roll_back
+
+    if not roll_back(profile, model, environment, version):
+        raise click.ClickException("the run failed; the reasons stand above, and on the page")
+    _print_endpoints(profile)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("environment")
+def resume(model: str, environment: str) -> None:
+    """Let an environment follow the releases again after a rollback."""
+    profile = _writable_profile()
+    from mlops_assets import steering
+
+    steering.resume(profile, model, environment)
+    click.echo(f"{model} in {environment} follows the releases again, while the sensors run")
+
+
+@main.command()
+@click.argument("model")
+@click.option("--at", metavar="TIME", help="Only what served then: ISO 8601, local without zone.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+def history(model: str, at: str | None, as_json: bool) -> None:
+    """Print what served where and when, from the commit to the endpoint."""
+    from mlops_assets import history as past
+    from mlops_assets.definitions import build_resources
+
+    registry = build_resources(load_profile())["registry"]
+    found = past.history(registry, model, _time(at) if at else None)
+    if as_json:
+        click.echo(json.dumps([row.as_dict() for row in found], indent=2))
+    elif found:
+        _print_table(past.COLUMNS, [row.cells() for row in found])
+    else:
+        click.echo(f"{model}: nothing has served" + (f" at {at}" if at else ""))
+
+
+@main.command()
 @click.option("--port", type=int, help="The page's port; 3000 by default, else a free one.")
 def dev(port: int | None) -> None:
     """Dagster's page on the same state; Ctrl-C ends it."""
@@ -118,6 +191,33 @@ def stop() -> None:
     profile = load_profile()
     ended = [*page.stop(profile), *Serving(profile).stop()]
     click.echo(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+
+
+def _decide(
+    decision: Literal["approved", "rejected"],
+    model: str,
+    environment: str,
+    version: int,
+    by: str,
+    reason: str,
+    expires: str | None,
+) -> None:
+    profile = _writable_profile()
+    from mlops_assets.steering import decide_on
+
+    said = decide_on(
+        profile, model, environment, version, decision, by=by, reason=reason, expires=expires
+    )
+    click.echo(said)
+
+
+def _time(text: str) -> dt.datetime:
+    try:
+        return dt.datetime.fromisoformat(text).astimezone(dt.UTC)
+    except ValueError:
+        raise click.BadParameter(
+            f"'{text}' is no time; give one such as 2026-03-31T18:00", param_hint="--at"
+        ) from None
 
 
 def _writable_profile() -> Profile:
@@ -185,8 +285,7 @@ def _print_endpoints(profile: Profile) -> None:
     if not found:
         click.echo("no endpoint yet: `make demo` deploys the sample models")
         return
-    rows = [("MODEL", "ENVIRONMENT", "VERSION", "HEALTHY", "URL")]
-    rows += [
+    rows = [
         (
             status["model"],
             status["environment"],
@@ -196,14 +295,19 @@ def _print_endpoints(profile: Profile) -> None:
         )
         for status in found
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     click.echo("")
-    for row in rows:
-        click.echo("  ".join(map(str.ljust, row, widths)).rstrip())
+    _print_table(("MODEL", "ENVIRONMENT", "VERSION", "HEALTHY", "URL"), rows)
     click.echo("")
     for status in found:
         if status["healthy"]:
             click.echo(_curl(profile, status))
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
 
 
 def _curl(profile: Profile, status: dict[str, Any]) -> str:

@@ -2,14 +2,24 @@
 
 import gc
 import logging
+from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from mlops_assets.assets.endpoint import asset_name
+from mlops_assets.automation import RELEASE, Conditions, Ground, automation_sensors
 from mlops_assets.factory import ModelFactory
 from mlops_assets.judgement import Judge
-from mlops_assets.spec import load_model, model_folders
+from mlops_assets.runs import MODEL_TAG, TRIGGER_TAG
+from mlops_assets.sensors.alerts import alert_sensor
+from mlops_assets.sensors.data import data_sensors
+from mlops_assets.sensors.git import git_sensor
+from mlops_assets.spec import ModelSpec, load_model, model_folders
 from mlops_assets.strict import SpecError
+from resources.alerts import Alerts
 from resources.artifacts import Artifacts
+from resources.attempts import Attempts
 from resources.environment import Profile, load_profile
 from resources.git import GitSource
 from resources.references import ReferenceIOManager, References
@@ -24,7 +34,7 @@ from resources.verification import Verification
 gc.set_threshold(100_000, 20, 20)
 
 
-def build_resources(profile: Profile) -> dict[str, object]:
+def build_resources(profile: Profile) -> dict[str, Any]:
     """What stands behind the assets in a profile."""
     home = profile.home
     references = References(root=str(home / "references"))
@@ -36,9 +46,12 @@ def build_resources(profile: Profile) -> dict[str, object]:
     return {
         "profile": profile,
         "storage": Storage(root=str(home / "storage")),
-        "git": GitSource(checkout=str(profile.root), mirrors=str(home / "git")),
+        "git": GitSource(
+            checkout=str(profile.root), mirrors=str(home / "git"), repository=profile.repository
+        ),
         "artifacts": artifacts,
         "references": references,
+        "attempts": Attempts(root=str(home / "attempts")),
         "registry": registry,
         "serving": serving,
         "training": training,
@@ -57,23 +70,59 @@ def build_resources(profile: Profile) -> dict[str, object]:
 
 def build_definitions(profile: Profile) -> dg.Definitions:
     """Definitions of every model of a profile; a model.yaml that is wrong costs its model alone."""
-    factory = ModelFactory(profile.environments)
+    resources = build_resources(profile)
+    ground = Ground(profile, resources["registry"], resources["references"], resources["attempts"])
+    factory = ModelFactory(profile.environments, Conditions(ground))
     parts: list[dg.Definitions] = []
+    specs: list[ModelSpec] = []
     for folder in model_folders(profile.models):
         try:
-            parts.append(factory.build(load_model(folder)))
+            spec = load_model(folder)
+            parts.append(factory.build(spec))
+            specs.append(spec)
         except SpecError as error:
             logging.getLogger("mlops").error("model %s is left out: %s", folder.name, error)
             parts.append(_left_out(folder.name, error))
     return dg.Definitions.merge(
         *parts,
         dg.Definitions(
-            resources=build_resources(profile),
+            resources=resources,
+            jobs=build_jobs(profile, [spec.name for spec in specs]),
+            sensors=build_sensors(ground, resources, specs),
             # Each step's work is in a process of its own already; the default executor would
             # import everything once more per step.
             executor=dg.in_process_executor,
         ),
     )
+
+
+def build_jobs(profile: Profile, models: list[str]) -> list[UnresolvedAssetJobDefinition]:
+    """The jobs ``release`` and ``deployment`` of all models, and of each."""
+    deployed = [asset_name(e.name) for e in profile.environments if not e.development]
+    jobs: list[UnresolvedAssetJobDefinition] = []
+    for pipeline, assets in (("release", RELEASE), ("deployment", deployed)):
+        keys = {model: [dg.AssetKey([model, name]) for name in assets] for model in models}
+        everything = dg.AssetSelection.assets(*(key for group in keys.values() for key in group))
+        jobs.append(dg.define_asset_job(pipeline, everything, tags={TRIGGER_TAG: "job"}))
+        for model, group in keys.items():
+            tags = {MODEL_TAG: model, TRIGGER_TAG: "job"}
+            selection = dg.AssetSelection.assets(*group)
+            jobs.append(dg.define_asset_job(f"{model}_{pipeline}", selection, tags=tags))
+    return jobs
+
+
+def build_sensors(
+    ground: Ground, resources: dict[str, Any], specs: list[ModelSpec]
+) -> list[dg.SensorDefinition]:
+    """What watches git, the data storage, the assets, and what people must be told."""
+    status, profile = dg.DefaultSensorStatus.RUNNING, ground.profile
+    watched = [e.name for e in profile.environments if not e.development]
+    return [
+        git_sensor(specs, resources["git"], status),
+        *data_sensors(specs, resources["storage"], status),
+        *automation_sensors(ground, [spec.name for spec in specs], status),
+        alert_sensor(Alerts(profile.alerts), profile.home / "alerts", watched, status),
+    ]
 
 
 def _left_out(model: str, error: SpecError) -> dg.Definitions:

@@ -10,7 +10,16 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from mlops_assets.assets import dataset, endpoint, package, registered_model, trained_model
+from mlops_assets.assets import (
+    approval,
+    dataset,
+    endpoint,
+    package,
+    registered_model,
+    sources,
+    trained_model,
+)
+from mlops_assets.automation import Conditions
 from mlops_assets.gates import GATES
 from mlops_assets.spec import ModelSpec
 from resources.environment import Environment
@@ -19,7 +28,8 @@ from resources.environment import Environment
 class ModelFactory:
     """Builds the definitions of one model after another, for the same environments."""
 
-    def __init__(self, environments: Sequence[Environment]) -> None:
+    def __init__(self, environments: Sequence[Environment], conditions: Conditions) -> None:
+        self._conditions = conditions
         self._environments = tuple(environments)
         names = tuple(environment.name for environment in environments)
         self._gates = registered_model.gates_op(names)
@@ -30,9 +40,16 @@ class ModelFactory:
 
     def build(self, spec: ModelSpec) -> dg.Definitions:
         """The chain of one model: from dataset to one endpoint per environment."""
-        chain = _Chain(spec)
-        chain.asset("dataset", dataset.dataset, checks=dataset.CHECKS, blocking=("contract",))
-        chain.asset("trained_model", trained_model.trained_model, dataset="dataset")
+        chain = _Chain(spec, self._conditions)
+        chain.assets += sources.specs(spec.name, spec.owner)
+        outside = (sources.TRAINING_CODE, sources.RAW_DATA)
+        chain.asset("dataset", dataset.dataset, dataset.CHECKS, ("contract",), outside)
+        chain.asset(
+            "trained_model",
+            trained_model.trained_model,
+            deps=(sources.TRAINING_CODE,),
+            dataset="dataset",
+        )
         chain.asset(
             "registered_model", registered_model.registered_model, trained_model="trained_model"
         )
@@ -40,21 +57,25 @@ class ModelFactory:
         chain.asset("package", package.package, package.CHECKS, registered_model="registered_model")
         for environment in self._environments:
             name, inputs = endpoint.asset_name(environment.name), {}
+            deps: tuple[str, ...] = ()
+            if environment.approval == "required":
+                deps = (approval.asset_name(environment.name),)
+                chain.asset(deps[0], approval.approval, deps=("registered_model",))
             op = endpoint.first_endpoint
             if environment.promotes_from:
                 op = endpoint.promoted_endpoint
                 inputs = {"promotes_from": endpoint.asset_name(environment.promotes_from)}
             inputs["registered_model"] = "registered_model"
-            chain.asset(name, op, endpoint.LIVE_CHECKS, **inputs)
+            chain.asset(name, op, endpoint.LIVE_CHECKS, deps=deps, **inputs)
         return dg.Definitions(assets=chain.assets, asset_checks=chain.asset_checks)
 
 
 class _Chain:
     """The assets and checks of one model, as they are added."""
 
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self.assets: list[dg.AssetsDefinition] = []
+    def __init__(self, spec: ModelSpec, conditions: Conditions) -> None:
+        self._spec, self._conditions = spec, conditions
+        self.assets: list[dg.AssetsDefinition | dg.AssetSpec] = []
         self.asset_checks: list[dg.AssetChecksDefinition] = []
 
     def asset(
@@ -63,9 +84,19 @@ class _Chain:
         op: dg.OpDefinition,
         checks: Mapping[str, str] | None = None,
         blocking: Sequence[str] = (),
+        deps: Sequence[str] = (),
         **inputs: str,
     ) -> None:
-        """Add an asset that an op materializes; ``inputs`` maps the op's inputs to assets."""
+        """Add an asset that an op materializes.
+
+        Args:
+            name: the asset's.
+            op: what materializes it.
+            checks: name -> description of those that the op evaluates itself.
+            blocking: those of them that hold back what comes after.
+            deps: assets it follows from, for the graph alone: a run does not wait for them.
+            inputs: the op's inputs -> assets.
+        """
         spec, key = self._spec, self._key(name)
         by_input = {given: self._key(asset) for given, asset in inputs.items()}
         self.assets.append(
@@ -76,11 +107,12 @@ class _Chain:
                 specs=[
                     dg.AssetSpec(
                         key=key,
-                        deps=list(by_input.values()),
+                        deps=[*by_input.values(), *map(self._key, deps)],
                         description=op.description,
                         group_name=spec.name,
                         owners=[spec.owner],
-                        kinds=KINDS.get(name, {"endpoint"}),
+                        kinds=KINDS.get(name) or KINDS[name.rpartition("_")[2]],
+                        automation_condition=self._conditions.of(name),
                     )
                 ],
                 check_specs_by_output_name=_check_specs(key, checks or {}, blocking),
@@ -118,12 +150,14 @@ def _check_specs(
     }
 
 
-#: Icons of the page, by asset; an endpoint has its own.
+#: Icons of the page, by asset or by the last word of its name.
 KINDS = {
     "dataset": {"parquet", "pandera"},
     "trained_model": {"scikitlearn", "python"},
     "registered_model": {"model"},
     "package": {"package"},
+    "approval": {"approval"},
+    "endpoint": {"endpoint"},
 }
 
 

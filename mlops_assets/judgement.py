@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from mlops_assets import approval
 from mlops_assets.evidence import Comparison, Integrity, Manifest
 from mlops_assets.files import read_json
 from mlops_assets.gates import Facts, Policy, Verdict, policy_of, verdicts
@@ -14,6 +15,9 @@ from resources.registry import Registry, Version
 from resources.serving import Serving
 from resources.training import RunContext, Training, TrainingError
 from resources.verification import Verification
+
+#: Kind of the registry's records of what served where.
+DEPLOYMENTS = "deployments"
 
 
 class Judge(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
@@ -53,7 +57,7 @@ class Judge(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgume
             return [Verdict("integrity", "closed", reason)]
         manifest = version.manifest
         champion = self.serving.champion(version.model, self.registry)
-        rollback = environment is not None and self.has_served(version, environment.name)
+        rollback = environment is not None and has_served(self.registry, version, environment.name)
         comparison = None
         if champion is not None and champion.digest != version.digest and not rollback:
             comparison = self.comparison(context, version, manifest, champion)
@@ -67,13 +71,6 @@ class Judge(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgume
             rollback=rollback,
         )
         return verdicts(facts, policy(manifest, environment))
-
-    def has_served(self, version: Version, environment: str) -> bool:
-        """Whether this very version has served an environment, its samples passed."""
-        return any(
-            record["environment"] == environment and record["digest"] == version.digest
-            for record in self.registry.records(version.model, "deployments")
-        )
 
     def integrity(self, version: Version, mismatched: list[str]) -> Integrity:
         """Digests as they are now; loading and predicting as found once, for unchanged bytes."""
@@ -140,6 +137,27 @@ class Judge(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgume
                     "metrics": {},
                 }
         return {**found, "candidate": manifest.identity, "holdout": holdout}
+
+
+def has_served(registry: Registry, version: Version, environment: str) -> bool:
+    """Whether this very version has served an environment, its samples passed."""
+    return any(
+        record["environment"] == environment and record["digest"] == version.digest
+        for record in registry.records(version.model, DEPLOYMENTS)
+    )
+
+
+def promotion(registry: Registry, version: Version, environment: Environment) -> list[Verdict]:
+    """What must have happened to a version before an environment: served, approved."""
+    found: list[Verdict] = []
+    before = environment.promotes_from
+    if before and has_served(registry, version, before):
+        found.append(Verdict("promotion", "open", f"served {before} with its samples passed"))
+    elif before:
+        reason = f"has not served {before} yet; materialize {before}_endpoint first"
+        found.append(Verdict("promotion", "closed", reason))
+    approved = approval.verdict(registry, version, environment)
+    return [*found, approved] if approved else found
 
 
 def policy(manifest: Manifest, environment: Environment | None) -> Policy:

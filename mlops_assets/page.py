@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from mlops_assets.errors import UserError
 from mlops_assets.files import read_json, to_json, write_atomic
 from mlops_assets.runs import is_running, process_name
 from resources.environment import Profile
@@ -22,7 +23,7 @@ PORT = 3000
 GRACE_SECONDS = 20.0
 
 
-class PageError(Exception):
+class PageError(UserError):
     """The page cannot be served; the message says why, and the mend."""
 
 

@@ -36,6 +36,10 @@ class ReleasedCommit(Reference):
     commit: Commit
     #: What was asked for, by that name; None for the head of the source branch.
     requested: str | None
+    #: The version of training_code that this answers, and the contract that it declares: its own
+    #: where it is the branch's head, else the last ones reported; empty where there is no report.
+    code: str
+    contract: str
 
 
 class DatasetSnapshot(Reference):

@@ -8,8 +8,16 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from mlops_assets.assets.sources import (
+    TRAINING_CODE,
+    commit_metadata,
+    report,
+    seen,
+    unreadable_contract,
+)
 from mlops_assets.files import digest_json
-from mlops_assets.references import DatasetSnapshot, ReleasedCommit
+from mlops_assets.references import Commit, DatasetSnapshot, ReleasedCommit
+from mlops_assets.runs import COMMIT_TAG, tag_run
 from mlops_assets.spec import ModelSpec, load_model, parse_model
 from mlops_assets.strict import SpecError
 from mlops_assets.training import RUNNER_VERSION
@@ -51,8 +59,7 @@ def resolve_commit(
     try:
         loaded = load_model(profile.models / model)
         if released is None:
-            commit = git.resolve(loaded, config.commit, config.dirty)
-            released = ReleasedCommit(model=model, commit=commit, requested=config.commit)
+            released = _release(context, loaded, config, git)
             _warn_of_uncommitted(context, loaded, git, config)
             references.write(key, context.run.run_id, released)
         elif config.commit not in (None, released.requested, released.commit.commit):
@@ -62,12 +69,38 @@ def resolve_commit(
                 "same commit, or materialize them in two runs",
                 allow_retries=False,
             )
-        path = f"{loaded.folder}/model.yaml"
-        text = git.read(loaded, released.commit, path)
-        where = f"{path} of commit {released.commit.commit[:10]}"
-        return released, parse_model(text, model, where)
+        return released, _spec_of(released.commit, loaded, git)
     except (SpecError, GitError) as error:
         raise dg.Failure(str(error), allow_retries=False) from None
+
+
+def _release(
+    context: dg.AssetExecutionContext, loaded: ModelSpec, config: SourceConfig, git: GitSource
+) -> ReleasedCommit:
+    """Resolve what is asked for, and report it as training_code if it is newer than the report."""
+    # The report first, then the branch: what is reported later is then a change to come.
+    known = seen(context.instance, [(loaded.name, TRAINING_CODE)]).get((loaded.name, TRAINING_CODE))
+    commit = git.resolve(loaded, config.commit, config.dirty)
+    tag_run(context, COMMIT_TAG, commit.commit)
+    code = known.version if known else ""
+    contract = str(known.metadata["contract"]) if known else ""
+    if config.commit is None and not config.dirty and commit.tree != code:
+        try:
+            contract = _spec_of(commit, loaded, git).contract_digest
+        except SpecError:
+            contract = unreadable_contract(commit.tree)
+        code = commit.tree
+        event = report(loaded.name, TRAINING_CODE, code, commit_metadata(commit, contract))
+        context.instance.report_runless_asset_event(event)
+    return ReleasedCommit(
+        model=loaded.name, commit=commit, requested=config.commit, code=code, contract=contract
+    )
+
+
+def _spec_of(commit: Commit, loaded: ModelSpec, git: GitSource) -> ModelSpec:
+    path = f"{loaded.folder}/model.yaml"
+    text = git.read(loaded, commit, path)
+    return parse_model(text, loaded.name, f"{path} of commit {commit.commit[:10]}")
 
 
 def _warn_of_uncommitted(

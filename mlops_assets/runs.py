@@ -9,6 +9,18 @@ from mlops_assets.scoring import processes
 #: Run tag: ``<pid>@<start time of that process>``; a reused pid has another start time.
 PROCESS_TAG = "mlops/process"
 
+#: Run tags that people search by: the model, what started the run, what it released or deployed.
+MODEL_TAG = "mlops/model"
+TRIGGER_TAG = "mlops/trigger"
+COMMIT_TAG = "mlops/commit"
+VERSION_TAG = "mlops/version"
+
+
+def tag_run(context: dg.AssetExecutionContext, tag: str, value: str) -> None:
+    """Tag the run; not one of several models, which has one value for each."""
+    if MODEL_TAG in context.run.tags:
+        context.instance.add_run_tags(context.run.run_id, {tag: value})
+
 
 def process_name(pid: int | None = None) -> str:
     """This process, or another one, under a name that no later process has."""

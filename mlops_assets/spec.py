@@ -105,6 +105,12 @@ class Data(Strict):
     target: str
     columns: dict[str, Column] = Field(min_length=2)
     minimum_rows: int = Field(default=50, ge=2)
+    settle_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        le=86400,
+        description="How long the files must lie unchanged before they are taken.",
+    )
 
     @model_validator(mode="after")
     def _known_columns(self) -> Data:
@@ -222,7 +228,9 @@ class ModelSpec(Strict):
     @property
     def contract_digest(self) -> str:
         """SHA-256 of what the data must look like; another digest needs another snapshot."""
-        return hashlib.sha256(self.data.model_dump_json().encode()).hexdigest()
+        return hashlib.sha256(
+            self.data.model_dump_json(exclude={"settle_seconds"}).encode()
+        ).hexdigest()
 
 
 def parse_model(text: str, name: str, path: Path | str) -> ModelSpec:

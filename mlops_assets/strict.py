@@ -8,8 +8,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mlops_assets.errors import UserError
 
-class SpecError(Exception):
+
+class SpecError(UserError):
     """A file that people wrote does not say what it must; the message lists every place."""
 
     def __init__(self, path: Path | str, problems: list[str]) -> None:

@@ -1,6 +1,6 @@
 """The profile: which environments there are, and what stands behind the resources.
 
-The only place that reads ``MLOPS_PROFILE`` and ``MLOPS_HOME``.
+The only place that reads the variables ``MLOPS_*``.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
 import mlops_assets
+from mlops_assets.errors import UserError
 from mlops_assets.spec import ChampionGate, ModelSpec, Threshold, metric_problems
 from mlops_assets.strict import SpecError, Strict, describe_errors
+from resources.alerts import AlertSettings
 
 #: The environment whose live version is the champion.
 PRODUCTION = "production"
@@ -51,6 +53,13 @@ class Environment(Strict):
         default=False,
         description="Takes uncommitted work; of the gates only contract and integrity hold.",
     )
+    approval: Literal["none", "required"] = Field(
+        default="none", description="Whether a person must approve each version that serves here."
+    )
+    override: Literal["forbidden", "allowed"] = Field(
+        default="forbidden",
+        description="Whether a person may deploy past closed gates, by name and reason.",
+    )
     latency_ms: float = Field(
         default=200.0, gt=0, description="95th percentile of one-row requests, in milliseconds."
     )
@@ -64,7 +73,7 @@ class Environment(Strict):
         return self.gates.get(model, EnvironmentGates())
 
 
-class UnknownEnvironmentError(Exception):
+class UnknownEnvironmentError(UserError):
     """A name that is no environment; the message lists the known ones."""
 
 
@@ -79,6 +88,10 @@ class Profile:
     home: Path
     #: Each after the one it promotes from.
     environments: tuple[Environment, ...]
+    #: What ``source.repository: .`` stands for; None for the checkout.
+    repository: str | None = None
+    #: Where people are told what they must know, beside the log.
+    alerts: AlertSettings = field(default_factory=AlertSettings)
 
     @property
     def models(self) -> Path:
@@ -114,7 +127,9 @@ def load_profile(variables: Mapping[str, str] | None = None, root: Path | None =
 
     Args:
         variables: ``os.environ`` by default; ``MLOPS_PROFILE`` (default ``local``) picks the
-            folder of environments, ``MLOPS_HOME`` (default ``.mlops`` in the checkout) the state.
+            folder of environments, ``MLOPS_HOME`` (default ``.mlops`` in the checkout) the state,
+            ``MLOPS_REPOSITORY`` (default the checkout) where models' own commits come from,
+            ``MLOPS_ALERT_*`` where alerts go.
         root: another checkout than the platform's own.
 
     Raises:
@@ -130,7 +145,14 @@ def load_profile(variables: Mapping[str, str] | None = None, root: Path | None =
         raise SpecError(
             folder, [f"no profile '{name}'; MLOPS_PROFILE is one of: {', '.join(known)}"]
         )
-    return Profile(name, root, home, _in_order(folder, _read_environments(folder)))
+    return Profile(
+        name=name,
+        root=root,
+        home=home,
+        environments=_in_order(folder, _read_environments(folder)),
+        repository=variables.get("MLOPS_REPOSITORY") or None,
+        alerts=AlertSettings.from_variables(variables),
+    )
 
 
 def _read_environments(folder: Path) -> list[Environment]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import subprocess
 import tarfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dagster as dg
@@ -15,13 +15,32 @@ from filelock import FileLock
 from mlops_assets.files import digest_bytes, digest_file
 from mlops_assets.references import Commit
 from mlops_assets.spec import ModelSpec
+from resources.git_commands import (
+    DOCUMENTATION,
+    REMOTE,
+    GitError,
+    NotInCommitError,
+    commit_facts,
+    fetch,
+    git,
+    git_bytes,
+    is_ancestor,
+    is_commit,
+    make_bare,
+    mask,
+    paths_of,
+    remote,
+    tree_digest,
+    try_git,
+)
+from resources.git_heads import Branch, HeadMirror, Heads, Refs, SeenCommit, no_such_branch
 
-#: Changes to these do not change what is trained.
-DOCUMENTATION = ".md"
+__all__ = ["Branch", "GitError", "GitSource", "Heads", "NotInCommitError", "SeenCommit"]
 
-
-class GitError(Exception):
-    """Git cannot give what was asked for; the message names the repository and the mend."""
+#: Where a detached head of the checkout lies in its mirror.
+DETACHED = "refs/mlops/head"
+#: So many repositories are asked for their heads at once.
+AT_ONCE = 16
 
 
 class GitSource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
@@ -29,6 +48,8 @@ class GitSource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeAr
 
     checkout: str
     mirrors: str
+    #: What source.repository '.' stands for where the checkout only runs the platform.
+    repository: str | None = None
 
     def resolve(self, spec: ModelSpec, commit: str | None = None, dirty: bool = False) -> Commit:
         """The commit to release: ``commit``, or the head of the model's source branch.
@@ -42,28 +63,35 @@ class GitSource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeAr
         Raises:
             GitError: no git, no repository, no such branch or commit, no such folder in it.
         """
-        mirror = self._mirror(spec, commit)
-        name = commit or self._head(mirror, spec)
-        sha = self._commit_of(mirror, name, spec)
-        facts = _git(mirror, "show", "-s", "--format=%an <%ae>%x00%s%x00%cI", sha).strip()
-        author, message, time = facts.split("\0")
+        branch = self.branch(spec)
+        mirror = self._mirror(branch, commit)
+        sha = self._commit_of(mirror, commit or self._head(mirror, branch), branch)
+        if dirty:
+            tree = self._work_tree_digest(spec)
+        else:
+            tree = tree_digest(mirror, sha, spec, mask(branch.url))
         return Commit(
-            repository=spec.source.repository,
-            branch=spec.source.branch,
+            repository=branch.repository,
+            branch=branch.name,
             commit=sha,
-            author=author,
-            message=message,
-            time=time,
-            on_branch=self._is_on_branch(mirror, sha, spec),
+            on_branch=self._is_on_branch(mirror, sha, branch),
             dirty=dirty,
-            tree=self._work_tree_digest(spec) if dirty else self._tree_digest(mirror, sha, spec),
+            tree=tree,
+            **commit_facts(mirror, sha),
         )
 
     def read(self, spec: ModelSpec, commit: Commit, path: str) -> str:
         """One file's text as of a commit (or of the work tree, where the commit is dirty)."""
         if commit.dirty:
-            return (Path(self.checkout) / path).read_text(encoding="utf-8")
-        return _git(self._mirror_path(spec), "show", f"{commit.commit}:{path}")
+            content = (Path(self.checkout) / path).read_bytes()
+        else:
+            mirror = self._mirror_path(self.branch(spec))
+            content = git_bytes(mirror, "show", f"{commit.commit}:{path}")
+        try:
+            return content.decode()
+        except UnicodeDecodeError as error:
+            place = f"{path} of commit {commit.commit[:10]}"
+            raise GitError(f"{place}: not UTF-8: {error}; save it as UTF-8") from None
 
     def export(self, spec: ModelSpec, commit: Commit, to: Path) -> None:
         """Write the declared folders of a commit below ``to``."""
@@ -73,9 +101,8 @@ class GitSource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeAr
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes((Path(self.checkout) / path).read_bytes())
             return
-        archive = _git_bytes(
-            self._mirror_path(spec), "archive", "--format=tar", commit.commit, *_paths(spec)
-        )
+        mirror = self._mirror_path(self.branch(spec))
+        archive = git_bytes(mirror, "archive", "--format=tar", commit.commit, *paths_of(spec))
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             tar.extractall(to, filter="data")
 
@@ -83,95 +110,155 @@ class GitSource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeAr
         """Declared files of this repository's work tree that differ from its head."""
         if spec.source.repository != ".":
             return []
-        status = _git(Path(self.checkout), "status", "--porcelain", "--", *_paths(spec))
+        checkout = Path(self.checkout)
+        if self.repository and not try_git(checkout, "rev-parse", "--git-dir"):
+            return []  # installed without git; nobody works there
+        status = git(checkout, "status", "--porcelain", "--", *paths_of(spec))
         return [line[3:] for line in status.splitlines()]
 
-    # -- the mirror
+    # -- where branches stand
 
-    def _url(self, spec: ModelSpec) -> str:
-        repository = spec.source.repository
-        if repository == ".":
-            return self.checkout
+    def branch(self, spec: ModelSpec) -> Branch:
+        """The branch whose head is released."""
+        named = spec.source.repository
+        if named == "." and self.repository is None:
+            return Branch(self.checkout, spec.source.branch, checkout=True)
+        repository = self.repository if named == "." and self.repository else named
         local = Path(self.checkout) / repository
-        return str(local) if local.exists() else repository
+        url = str(local) if local.exists() else repository
+        return Branch(url, spec.source.branch, checkout=False)
 
-    def _mirror_path(self, spec: ModelSpec) -> Path:
-        return Path(self.mirrors) / f"{digest_bytes(self._url(spec).encode())[:16]}.git"
+    def heads(self, specs: Sequence[ModelSpec]) -> Heads:
+        """The heads of all the models' branches, at one ``git ls-remote`` per repository.
 
-    def _mirror(self, spec: ModelSpec, commit: str | None) -> Path:
-        """The model's repository, fetched just now into a bare mirror."""
-        mirror, url = self._mirror_path(spec), self._url(spec)
-        mirror.parent.mkdir(parents=True, exist_ok=True)
-        if spec.source.repository == ".":
-            _git(Path(url), "rev-parse", "--git-dir")  # the clearest error for «no repository»
-        with FileLock(f"{mirror}.lock"):
-            if not (mirror / "HEAD").is_file():
-                _git(mirror.parent, "init", "--quiet", "--bare", str(mirror))
-            refs = ["+refs/heads/*:refs/heads/*", "+HEAD:refs/mlops/head"]
-            if spec.source.repository == ".":
-                refs.append("+refs/remotes/origin/*:refs/remotes/origin/*")
-            fetch = ("fetch", "--quiet", "--prune", "--no-tags", "--update-shallow")
-            _git(mirror, *fetch, url, *refs)
-            if commit and not _is_commit(mirror, commit):
-                # A commit that no branch holds any more can still be asked for by its name.
-                _try_git(mirror, "fetch", "--quiet", "--no-tags", url, commit)
+        What one repository or branch does not answer stands in ``Heads.errors`` and hinders no
+        other.
+        """
+        branches = {self.branch(spec): None for spec in specs}
+        asked = {branch.url: branch.checkout for branch in branches}
+        asked |= {branch.url: True for branch in branches if branch.checkout}
+        with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+            answers = dict(zip(asked, pool.map(self._refs, asked, asked.values()), strict=True))
+        found: dict[Branch, str] = {}
+        errors: dict[Branch, GitError] = {}
+        for branch in branches:
+            answer = answers[branch.url]
+            try:
+                if isinstance(answer, GitError):
+                    raise answer
+                found[branch] = answer.head(branch)
+            except GitError as error:
+                errors[branch] = error
+        return Heads(found, errors)
+
+    def head_tree(self, spec: ModelSpec, head: str) -> str:
+        """``Commit.tree`` of the commit ``head``, as ``heads`` gave it.
+
+        Fetches the commit, once for all models, without history or contents of files.
+
+        Raises:
+            NotInCommitError: the model's folder or its model.yaml is not in that commit.
+            GitError: the commit cannot be had.
+        """
+        return self._held(spec, head).tree(head, spec)
+
+    def seen_commit(self, spec: ModelSpec, head: str, since: str | None = None) -> SeenCommit:
+        """What the commit ``head``, as ``heads`` gave it, says about a model.
+
+        Args:
+            spec: the model as it is loaded.
+            head: name of the commit, in full.
+            since: the commit of the last report, to list what changed.
+
+        Raises:
+            NotInCommitError: the model's folder or its model.yaml is not in that commit.
+            GitError: the commit cannot be had.
+        """
+        return self._held(spec, head).look(head, self.branch(spec), spec, since)
+
+    def head_folders(self, spec: ModelSpec, head: str, folder: str) -> set[str]:
+        """Names of the folders in ``folder`` of the commit ``head`` of the model's repository."""
+        return self._held(spec, head).folders(head, folder)
+
+    def _refs(self, url: str, checkout: bool) -> Refs | GitError:
+        try:
+            return self._head_mirror(url).refs(checkout)
+        except GitError as error:
+            return error  # it ends nobody else's question
+
+    def _held(self, spec: ModelSpec, head: str) -> HeadMirror:
+        branch = self.branch(spec)
+        mirror = self._head_mirror(branch.url)
+        mirror.hold(head, branch)
         return mirror
 
-    def _head(self, mirror: Path, spec: ModelSpec) -> str:
-        if spec.source.repository == "." and not _try_git(
-            Path(self.checkout), "symbolic-ref", "--quiet", "HEAD"
-        ):
-            return "refs/mlops/head"
-        for name in (f"refs/heads/{spec.source.branch}", *self._remote_branch(spec)):
-            if _is_commit(mirror, name):
+    def _head_mirror(self, url: str) -> HeadMirror:
+        name = f"{digest_bytes(url.encode())[:16]}.heads.git"
+        return HeadMirror(url, Path(self.mirrors) / name)
+
+    # -- the mirror that releases are made from
+
+    def _mirror_path(self, branch: Branch) -> Path:
+        return Path(self.mirrors) / f"{digest_bytes(branch.url.encode())[:16]}.git"
+
+    def _mirror(self, branch: Branch, commit: str | None) -> Path:
+        """The branch's repository, fetched just now into a bare mirror."""
+        mirror, options = self._mirror_path(branch), remote(branch.url)
+        refs = ["+refs/heads/*:refs/heads/*"]
+        if branch.checkout:
+            checkout = Path(branch.url)
+            git(checkout, "rev-parse", "--git-dir")  # the clearest error for «no repository»
+            refs.append("+refs/remotes/origin/*:refs/remotes/origin/*")
+            if is_commit(checkout, "HEAD"):
+                refs.append(f"+HEAD:{DETACHED}")
+        mirror.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{mirror}.lock"):
+            make_bare(mirror)
+            fetch(mirror, "--prune", "--update-shallow", REMOTE, *refs, options=options)
+            if commit and not is_commit(mirror, commit):
+                # A commit that no branch holds any more can still be asked for by its name.
+                wanted = ("fetch", "--quiet", "--no-tags", REMOTE, commit)
+                try_git(mirror, *wanted, options=options)
+        return mirror
+
+    def _head(self, mirror: Path, branch: Branch) -> str:
+        if branch.checkout and not try_git(Path(self.checkout), "symbolic-ref", "--quiet", "HEAD"):
+            return DETACHED
+        for name in self._names(branch):
+            if is_commit(mirror, name):
                 return name
-        branches = _git(mirror, "for-each-ref", "--format=%(refname:short)", "refs/heads").split()
-        raise GitError(
-            f"source.branch '{spec.source.branch}': no such branch in {self._url(spec)}; "
-            f"there are: {', '.join(branches) or 'none, commit something first'}"
-        )
+        there = git(mirror, "for-each-ref", "--format=%(refname:short)", "refs/heads").split()
+        raise no_such_branch(branch.name, mask(branch.url), there)
 
-    def _remote_branch(self, spec: ModelSpec) -> list[str]:
-        if spec.source.repository != ".":
-            return []
-        return [f"refs/remotes/origin/{spec.source.branch}"]
+    def _names(self, branch: Branch) -> list[str]:
+        names = [f"refs/heads/{branch.name}"]
+        return [*names, f"refs/remotes/origin/{branch.name}"] if branch.checkout else names
 
-    def _commit_of(self, mirror: Path, name: str, spec: ModelSpec) -> str:
-        if not _is_commit(mirror, name):
+    def _commit_of(self, mirror: Path, name: str, branch: Branch) -> str:
+        if not is_commit(mirror, name):
             raise GitError(
-                f"commit '{name}': not found in {self._url(spec)}; "
+                f"commit '{name}': not found in {mask(branch.url)}; "
                 "give one that was pushed there, or leave it out for the branch's head"
             )
-        return _git(mirror, "rev-parse", "--verify", f"{name}^{{commit}}").strip()
+        return git(mirror, "rev-parse", "--verify", f"{name}^{{commit}}").strip()
 
-    def _is_on_branch(self, mirror: Path, sha: str, spec: ModelSpec) -> bool:
+    def _is_on_branch(self, mirror: Path, sha: str, branch: Branch) -> bool:
         """Whether the source branch holds the commit; with no such branch, a detached head does."""
-        names = (f"refs/heads/{spec.source.branch}", *self._remote_branch(spec))
-        known = [name for name in names if _is_commit(mirror, name)]
-        if not known:
-            known = ["refs/mlops/head"]
-        return any(_ancestor(mirror, sha, name) for name in known)
+        known = [name for name in self._names(branch) if is_commit(mirror, name)]
+        if not known and branch.checkout:
+            known = [DETACHED]
+        return any(is_ancestor(mirror, sha, name) for name in known)
 
-    # -- digests of what training depends on
-
-    def _tree_digest(self, mirror: Path, sha: str, spec: ModelSpec) -> str:
-        listing = _git(mirror, "ls-tree", "-r", "-z", sha, "--", *_paths(spec)).split("\0")
-        if not any(line.partition("\t")[2] == f"{spec.folder}/model.yaml" for line in listing):
-            raise GitError(
-                f"{spec.folder}/model.yaml: not in commit {sha[:10]} of {self._url(spec)}; "
-                "commit the folder first, or train the uncommitted files with dirty: true"
-            )
-        kept = [line for line in listing if line and not line.endswith(DOCUMENTATION)]
-        return digest_bytes("\0".join(sorted(kept)).encode())
+    # -- the work tree
 
     def _work_tree_files(self, spec: ModelSpec, documentation: bool = False) -> list[str]:
         if spec.source.repository != ".":
             raise GitError(
-                f"source.repository '{spec.source.repository}': uncommitted files can only be "
-                "trained from this repository; commit and push them there"
+                f"source.repository '{mask(spec.source.repository)}': uncommitted files can only "
+                "be trained from this repository; commit and push them there"
             )
-        ask = ("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *_paths(spec))
-        names = sorted(set(_git(Path(self.checkout), *ask).split("\0")) - {""})
+        ask = ("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--")
+        names = sorted(set(git(Path(self.checkout), *ask, *paths_of(spec)).split("\0")) - {""})
         return [
             name
             for name in names
@@ -182,62 +269,6 @@ class GitSource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeAr
     def _work_tree_digest(self, spec: ModelSpec) -> str:
         state = hashlib.sha256(b"uncommitted\0")
         for name in self._work_tree_files(spec):
-            state.update(f"{name}\0{digest_file(Path(self.checkout) / name)}\0".encode())
+            digest = digest_file(Path(self.checkout) / name)
+            state.update(f"{name}\0{digest}\0".encode(errors="surrogateescape"))
         return state.hexdigest()
-
-
-def _paths(spec: ModelSpec) -> list[str]:
-    return [spec.folder, *spec.source.paths]
-
-
-def _environment() -> dict[str, str]:
-    # The run's own GIT_* (a hook's, say) must not redirect us; a question for a password hangs.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-
-
-def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    try:
-        return subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            env=_environment(),
-            capture_output=True,
-            check=False,
-            timeout=300,
-        )
-    except FileNotFoundError:
-        if not folder.is_dir():
-            raise GitError(f"{folder}: no such folder") from None
-        raise GitError("git: not found on PATH; install git") from None
-    except subprocess.TimeoutExpired:
-        raise GitError(f"git {arguments[0]} in {folder}: no answer within 300 s") from None
-
-
-def _git_bytes(folder: Path, *arguments: str) -> bytes:
-    done = _run(folder, *arguments)
-    if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip().removeprefix("fatal: ")
-        if "not a git repository" in reason:
-            raise GitError(
-                f"{folder}: not a git repository; models are trained from commits, so clone the "
-                "repository, or make one here: git init, git add, git commit"
-            )
-        raise GitError(f"git {arguments[0]} in {folder}: {reason}")
-    return done.stdout
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    return _git_bytes(folder, *arguments).decode()
-
-
-def _try_git(folder: Path, *arguments: str) -> bool:
-    return _run(folder, *arguments).returncode == 0
-
-
-def _is_commit(mirror: Path, name: str) -> bool:
-    return _try_git(mirror, "rev-parse", "--quiet", "--verify", f"{name}^{{commit}}")
-
-
-def _ancestor(mirror: Path, sha: str, name: str) -> bool:
-    return _try_git(mirror, "merge-base", "--is-ancestor", sha, name)

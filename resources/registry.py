@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 from filelock import FileLock
 
+from mlops_assets.errors import UserError
 from mlops_assets.evidence import Evidence, Manifest
 from mlops_assets.files import (
     create_exclusive,
@@ -25,7 +26,7 @@ from mlops_assets.files import (
 )
 
 
-class RegistryError(Exception):
+class RegistryError(UserError):
     """A version that is not there or not readable; the message names it and what there is."""
 
 

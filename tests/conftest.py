@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ class Platform:
     instance: dg.DagsterInstance
     #: The last run, for what it left behind.
     result: dg.ExecuteInProcessResult = field(init=False)
+    cursor: str | None = None
+
+    @cached_property
+    def defs(self) -> dg.Definitions:
+        """The code location."""
+        return build_definitions(self.profile)
 
     def data(self, text: str, name: str = "rents.csv") -> Path:
         """Put a file into the model's data location."""
@@ -46,7 +53,7 @@ class Platform:
             model: whose assets.
             config: per asset, as in the launchpad.
         """
-        job = build_definitions(self.profile).resolve_implicit_global_asset_job_def()
+        job = self.defs.resolve_implicit_global_asset_job_def()
         ops = {f"{model}__{name}": {"config": value} for name, value in (config or {}).items()}
         self.result = job.execute_in_process(
             instance=self.instance,
@@ -55,6 +62,52 @@ class Platform:
             raise_on_error=False,
         )
         return self.result.success
+
+    def tick(self) -> list[list[str]]:
+        """One tick of the automation; runs what it asks for, and returns the assets of each run."""
+        repository = self.defs.get_repository_def()
+        sensor = repository.get_sensor_def("automation")
+        context = dg.build_sensor_context(
+            instance=self.instance, repository_def=repository, cursor=self.cursor
+        )
+        data = sensor.evaluate_tick(context)
+        self.cursor = data.cursor
+        job = self.defs.resolve_implicit_global_asset_job_def()
+        made: list[list[str]] = []
+        for request in data.run_requests or []:
+            assert request.asset_check_keys is None  # as a daemon understands it: all
+            self.result = job.execute_in_process(
+                instance=self.instance,
+                asset_selection=list(request.asset_selection or []),
+                tags=request.tags,
+                raise_on_error=False,
+            )
+            made.append(sorted(key.path[-1] for key in request.asset_selection or []))
+        return made
+
+    def settle(self, most: int = 12) -> list[list[str]]:
+        """Ticks until nothing is asked for any more; the assets of each run."""
+        made: list[list[str]] = []
+        for _ in range(most):
+            asked = self.tick()
+            if not asked:
+                return made
+            made += asked
+        raise AssertionError(f"does not come to rest: {made}")
+
+    def reload(self) -> None:
+        """As the code location does when an environment's file has changed."""
+        variables = {"MLOPS_HOME": str(self.profile.home)}
+        self.profile = load_profile(variables, self.repository.path)
+        self.__dict__.pop("defs", None)
+
+    def see(self) -> None:
+        """Let the sensors of git and of the data storage look."""
+        repository = self.defs.get_repository_def()
+        for name in ("git_sensor", "data_sensor"):
+            context = dg.build_sensor_context(instance=self.instance, repository_def=repository)
+            for event in repository.get_sensor_def(name).evaluate_tick(context).asset_events:
+                self.instance.report_runless_asset_event(event)
 
     @property
     def failures(self) -> str:

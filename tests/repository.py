@@ -15,6 +15,7 @@ data:
   key: [flat]
   target: rent
   minimum_rows: 20
+  settle_seconds: 0
   columns:
     flat: {type: integer}
     area: {type: float, minimum: 0}

@@ -66,8 +66,10 @@ def test_the_assets_of_a_model(tmp_path: Path) -> None:
         for key in graph.get_all_asset_keys()
     }
     assert names == {
-        "dataset": [],
-        "trained_model": ["dataset"],
+        "training_code": [],
+        "raw_data": [],
+        "dataset": ["raw_data", "training_code"],
+        "trained_model": ["dataset", "training_code"],
         "registered_model": ["trained_model"],
         "package": ["registered_model"],
         "development_endpoint": ["registered_model"],

@@ -1,21 +1,30 @@
 """The asset ``dataset``: an immutable snapshot that met the commit's data contract."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from mlops_assets.assets.sources import (
+    RAW_DATA,
+    TRAINING_CODE,
+    files_metadata,
+    report,
+    seen,
+)
 from mlops_assets.files import write_atomic
 from mlops_assets.references import DatasetSnapshot
 from mlops_assets.release import SourceConfig, resolve_commit
 from mlops_assets.spec import ModelSpec
 from resources.artifacts import Artifacts
+from resources.attempts import Attempts
 from resources.environment import Profile
 from resources.git import GitSource
 from resources.references import References
 from resources.registry import Registry, Version
 from resources.serving import Serving
-from resources.storage import Storage, StorageError
+from resources.storage import Storage, StorageError, fingerprint
 
 #: This asset's checks.
 CHECKS = {
@@ -42,6 +51,7 @@ def dataset(
     references: References,
     registry: dg.ResourceParam[Registry],
     serving: dg.ResourceParam[Serving],
+    attempts: Attempts,
 ):
     """All files of the data location as one snapshot that met the contract.
 
@@ -53,52 +63,81 @@ def dataset(
     from mlops_assets.snapshots import take_snapshot
 
     key = context.asset_key
-    model = key.path[0]
-    released, spec = resolve_commit(context, config, profile, git, references)
-    try:
-        files = storage.files(spec.data.location, f".{spec.data.format}")
-    except StorageError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
-    with artifacts.workspace() as folder:
+    known = _known(context.instance, key.path[0])
+    with attempts.working(context, key, known) as work:
+        released, spec = resolve_commit(context, config, profile, git, references)
         try:
-            snapshot = take_snapshot(files, spec.data, spec.task, folder)
-        except ContractError as error:
-            yield dg.AssetCheckResult(
-                passed=False,
-                check_name="contract",
-                asset_key=key,
-                description=f"{len(error.violations)} violations; nothing was published",
-                metadata={"violations": _violation_table(error)},
+            files = storage.settled(
+                spec.data.location,
+                f".{spec.data.format}",
+                spec.data.settle_seconds,
+                context.log.info,
             )
+        except StorageError as error:
             raise dg.Failure(str(error), allow_retries=False) from None
-        if not artifacts.has("snapshots", snapshot.digest):
-            finished = folder / "snapshot"
-            finished.mkdir()
-            snapshot.path.rename(finished / "data.parquet")
-            write_atomic(finished / "contract.json", spec.data.model_dump_json(indent=2))
-            artifacts.publish("snapshots", snapshot.digest, finished)
-    reference = DatasetSnapshot(
-        model=model,
-        digest=snapshot.digest,
-        rows=snapshot.rows,
-        contract=spec.contract_digest,
-        commit=released.commit,
-    )
-    previous = references.latest(key, DatasetSnapshot)
-    champion = serving.champion(model, registry)
-    yield dg.MaterializeResult(
+        found = fingerprint(files)
+        if found != known.get(RAW_DATA):
+            event = report(spec.name, RAW_DATA, found, files_metadata(spec.data.location, files))
+            context.instance.report_runless_asset_event(event)
+        work.found({RAW_DATA: found, "contract": released.contract})
+        with artifacts.workspace() as folder:
+            try:
+                snapshot = take_snapshot(files, spec.data, spec.task, folder)
+            except ContractError as error:
+                yield _broken_contract(key, error)
+                raise dg.Failure(str(error), allow_retries=False) from None
+            _publish(artifacts, snapshot, spec, folder)
+        reference = DatasetSnapshot(
+            model=spec.name,
+            digest=snapshot.digest,
+            rows=snapshot.rows,
+            contract=spec.contract_digest,
+            commit=released.commit,
+        )
+        previous = references.latest(key, DatasetSnapshot)
+        champion = serving.champion(spec.name, registry)
+        path = artifacts.path("snapshots", snapshot.digest)
+        yield dg.MaterializeResult(
+            asset_key=key,
+            value=reference,
+            data_version=dg.DataVersion(snapshot.digest),
+            metadata={
+                "dagster/row_count": snapshot.rows,
+                "snapshot": snapshot.digest,
+                "commit": released.commit.commit,
+                "files": len(files),
+                "bytes": sum(file.size for file in files),
+                "path": dg.MetadataValue.path(str(path)),
+            },
+            check_results=list(_checks(key, reference, previous, champion, artifacts, spec)),
+        )
+
+
+def _known(instance: dg.DagsterInstance, model: str) -> dict[str, str]:
+    """What the last reports of the sources say, before anything is read."""
+    found = seen(instance, [(model, TRAINING_CODE), (model, RAW_DATA)])
+    code, data = found.get((model, TRAINING_CODE)), found.get((model, RAW_DATA))
+    inputs = {RAW_DATA: data.version} if data else {}
+    return inputs | ({"contract": str(code.metadata["contract"])} if code else {})
+
+
+def _publish(artifacts: Artifacts, snapshot: Any, spec: ModelSpec, folder: Path) -> None:
+    if artifacts.has("snapshots", snapshot.digest):
+        return
+    finished = folder / "snapshot"
+    finished.mkdir()
+    snapshot.path.rename(finished / "data.parquet")
+    write_atomic(finished / "contract.json", spec.data.model_dump_json(indent=2))
+    artifacts.publish("snapshots", snapshot.digest, finished)
+
+
+def _broken_contract(key: dg.AssetKey, error: Any) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=False,
+        check_name="contract",
         asset_key=key,
-        value=reference,
-        data_version=dg.DataVersion(snapshot.digest),
-        metadata={
-            "dagster/row_count": snapshot.rows,
-            "snapshot": snapshot.digest,
-            "commit": released.commit.commit,
-            "files": len(files),
-            "bytes": sum(file.size for file in files),
-            "path": dg.MetadataValue.path(str(artifacts.path("snapshots", snapshot.digest))),
-        },
-        check_results=list(_checks(key, reference, previous, champion, artifacts, spec)),
+        description=f"{len(error.violations)} violations; nothing was published",
+        metadata={"violations": _violation_table(error)},
     )
 
 

@@ -1,17 +1,20 @@
 """The assets ``<environment>_endpoint``: a URL that serves one version in one environment."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from mlops_assets.gates import GatesClosedError, Verdict, require_open, table
-from mlops_assets.judgement import Judge
+from mlops_assets.history import card_of, record_override
+from mlops_assets.judgement import DEPLOYMENTS, Judge, promotion
 from mlops_assets.references import Endpoint, RegisteredModel
 from mlops_assets.rollout import Rollout, RolloutError, roll_out
+from mlops_assets.runs import VERSION_TAG, tag_run
 from mlops_assets.samples import Ask, Sample, load_samples, run_samples
 from mlops_assets.strict import SpecError
+from resources.attempts import Attempts, Refused
 from resources.endpoints.base import Answer, EndpointError, Request, VersionRef
 from resources.environment import Environment, Profile
 from resources.registry import Registry, RegistryError, Version
@@ -41,11 +44,28 @@ def environment_of(key: dg.AssetKey) -> str:
     return key.path[-1].removesuffix(SUFFIX)
 
 
+class OverrideError(Exception):
+    """An override that is not allowed, or has no name or reason."""
+
+
+class Override(dg.Config):
+    """A person's word to deploy past closed gates."""
+
+    by: str = Field(description="Who takes the responsibility.")
+    reason: str = Field(description="Why.")
+
+
 class DeploymentConfig(dg.Config):
     """What to deploy."""
 
     version: int | None = Field(
-        None, description="Version to deploy; the one that was released last by default."
+        None,
+        description="Version to deploy; the one that was released last by default. An older one is "
+        "a rollback: the environment then stays as it is until the next release.",
+    )
+    override: Override | None = Field(
+        None,
+        description="Deploy past closed gates, where the environment's JSON allows it. On record.",
     )
 
 
@@ -68,21 +88,33 @@ def deploy(
     try:
         samples = load_samples(profile.samples_of(model, environment.name))
         version = registry.version(model, config.version or registered_model.version)
+        tag_run(context, VERSION_TAG, str(version.version))
         with serving.open(model, environment) as target:
             # Judged while nobody else deploys here: what serves cannot change in between.
             judged = [
                 *judge.judge(context, version, environment),
-                *_promotion(judge, version, environment),
+                *promotion(registry, version, environment),
             ]
-            require_open(f"{model} version {version.version} in {environment.name}", judged)
+            _require_open(judged, version, environment, config.override)
             wanted = VersionRef(model, version.version, version.digest, version.bundle)
             rollout = roll_out(target, wanted, samples, log=context.log.info)
             _record(registry, version, environment, rollout, context.run.run_id)
+            if config.override:
+                record_override(
+                    registry,
+                    version,
+                    environment.name,
+                    judged,
+                    config.override,
+                    context.run.run_id,
+                )
             url = target.url
     except GatesClosedError as error:
         metadata = {"verdicts": dg.MetadataValue.md(table(error.verdicts))}
-        raise dg.Failure(str(error), metadata, allow_retries=False) from None
-    except (SpecError, RegistryError, EndpointError, RolloutError) as error:
+        raise Refused(str(error), metadata, allow_retries=False) from None
+    except (SpecError, RegistryError, OverrideError) as error:
+        raise Refused(str(error), allow_retries=False) from None
+    except (EndpointError, RolloutError) as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     reference = Endpoint(
         model=model,
@@ -95,7 +127,7 @@ def deploy(
         asset_key=context.asset_key,
         value=reference,
         data_version=dg.DataVersion(version.digest),
-        metadata=_metadata(version, rollout, judged, url),
+        metadata=_metadata(version, rollout, judged, url, registry),
         check_results=_live_checks(context.asset_key, reference, serving, environment, samples),
     )
 
@@ -116,13 +148,17 @@ def _endpoint_op(name: str, **upstream: dg.In) -> dg.OpDefinition:
         registry: dg.ResourceParam[Registry],
         serving: dg.ResourceParam[Serving],
         judge: Judge,
+        attempts: Attempts,
     ):
         """A URL that serves one version.
 
         The version is loaded beside the live one, must answer the environment's samples, and only
         then gets the traffic; on any failure the live one stays.
         """
-        return deploy(context, config, registered_model, profile, registry, serving, judge)
+        inputs = {"release": str(registered_model.release)}
+        with attempts.working(context, context.asset_key, inputs):
+            # Not returned: the attempt ends when the reference is stored.
+            yield deploy(context, config, registered_model, profile, registry, serving, judge)
 
     return endpoint
 
@@ -132,16 +168,23 @@ first_endpoint = _endpoint_op("endpoint")
 promoted_endpoint = _endpoint_op("promoted_endpoint", promotes_from=dg.In(dg.Nothing))
 
 
-def _promotion(judge: Judge, version: Version, environment: Environment) -> Iterator[Verdict]:
-    """Whether the version has served where this environment promotes from."""
-    before = environment.promotes_from
-    if before is None:
+def _require_open(
+    judged: list[Verdict], version: Version, environment: Environment, override: Override | None
+) -> None:
+    """Refuse what a gate refuses, unless a person may and does take it upon themselves."""
+    what = f"{version.model} version {version.version} in {environment.name}"
+    if override is None:
+        require_open(what, judged)
         return
-    if judge.has_served(version, before):
-        yield Verdict("promotion", "open", f"served {before} with its samples passed")
-    else:
-        reason = f"has not served {before} yet; materialize {asset_name(before)} first"
-        yield Verdict("promotion", "closed", reason)
+    if environment.override != "allowed":
+        raise OverrideError(
+            f"{environment.name} allows no override; its JSON file would have to say "
+            '"override": "allowed"'
+        )
+    if not override.by.strip() or not override.reason.strip():
+        raise OverrideError("an override has a name and a reason: give both `by` and `reason`")
+    # Bytes that are not what was registered have no owner who could answer for them.
+    require_open(what, [verdict for verdict in judged if verdict.gate == "integrity"])
 
 
 def _record(
@@ -151,7 +194,7 @@ def _record(
     with registry.lock(version.model):
         served = [
             record
-            for record in registry.records(version.model, "deployments")
+            for record in registry.records(version.model, DEPLOYMENTS)
             if record["environment"] == environment.name
         ]
         if rollout.outcome == "unchanged" and served and served[-1]["digest"] == version.digest:
@@ -165,11 +208,11 @@ def _record(
             "started": rollout.started,
             "ended": rollout.ended,
         }
-        registry.record(version.model, "deployments", content)
+        registry.record(version.model, DEPLOYMENTS, content)
 
 
 def _metadata(
-    version: Version, rollout: Rollout, judged: list[Verdict], url: str
+    version: Version, rollout: Rollout, judged: list[Verdict], url: str, registry: Registry
 ) -> dict[str, Any]:
     return {
         "version": version.version,
@@ -179,6 +222,7 @@ def _metadata(
         "url": dg.MetadataValue.url(url),
         "commit": version.manifest.source.commit,
         "verdicts": dg.MetadataValue.md(table(judged)),
+        "card": dg.MetadataValue.md(card_of(registry, version)),
         "samples": dg.MetadataValue.table(
             [
                 dg.TableRecord({"sample": s.name, "milliseconds": round(1000 * s.seconds, 2)})

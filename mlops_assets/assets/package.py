@@ -11,6 +11,7 @@ from mlops_assets.gates import GatesClosedError, require_open, table
 from mlops_assets.judgement import Judge
 from mlops_assets.references import Package, RegisteredModel
 from resources.artifacts import Artifacts
+from resources.attempts import Attempts, Refused
 from resources.registry import Registry, Version
 
 #: This asset's checks.
@@ -27,15 +28,29 @@ def package(
     artifacts: Artifacts,
     registry: dg.ResourceParam[Registry],
     judge: Judge,
+    attempts: Attempts,
 ):
     """The version's bundle as one archive. What its gates refuse is not packaged."""
+    inputs = {"registered_model": registered_model.digest}
+    with attempts.working(context, context.asset_key, inputs):
+        # Not returned: the attempt ends when the reference is stored.
+        yield _package(context, registered_model, artifacts, registry, judge)
+
+
+def _package(
+    context: dg.AssetExecutionContext,
+    registered_model: RegisteredModel,
+    artifacts: Artifacts,
+    registry: Registry,
+    judge: Judge,
+) -> dg.MaterializeResult[Package]:
     version = registry.version(registered_model.model, registered_model.version)
     name = f"{version.model}-{version.version}"
     judged = judge.judge(context, version)
     try:
         require_open(f"package {name}", judged)
     except GatesClosedError as error:
-        raise dg.Failure(str(error), {"verdicts": dg.MetadataValue.md(table(judged))}) from None
+        raise Refused(str(error), {"verdicts": dg.MetadataValue.md(table(judged))}) from None
     folder = artifacts.path("packages", name)
     archive = folder / f"{name}.zip"
     if not artifacts.has("packages", name):

@@ -1,6 +1,7 @@
 """The asset ``registered_model``: one immutable version; its gates are its checks."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,16 @@ import dagster as dg
 
 from mlops_assets.evidence import Evidence, Manifest
 from mlops_assets.files import digest_file, files_below, read_json, to_json, write_atomic
-from mlops_assets.gates import GATES, table
+from mlops_assets.gates import GATES, Verdict, table
 from mlops_assets.judgement import Judge
 from mlops_assets.model_card import model_card
 from mlops_assets.references import RegisteredModel, TrainedModel
+from mlops_assets.runs import VERSION_TAG, tag_run
 from mlops_assets.scoring.schema import Feature
 from mlops_assets.spec import ModelSpec, parse_model
 from resources.artifacts import Artifacts
-from resources.environment import Profile
+from resources.attempts import Attempts
+from resources.environment import Environment, Profile
 from resources.registry import Registry, Version
 
 
@@ -24,17 +27,39 @@ def environment_check(environment: str) -> str:
     return f"gate_{environment}"
 
 
+#: Under this name the attempt to ask all gates is kept, beside the asset's own.
+GATES_ATTEMPT = "registered_model_gates"
+
+
+def gates_inputs(reference: RegisteredModel) -> dict[str, str]:
+    """What the gates are asked about."""
+    return {"version": release_name(reference)}
+
+
 @dg.op(name="registered_model", out={"result": dg.Out(RegisteredModel)})
 def registered_model(
     context: dg.AssetExecutionContext,
     trained_model: TrainedModel,
     artifacts: Artifacts,
     registry: dg.ResourceParam[Registry],
+    attempts: Attempts,
 ):
     """The next version in the registry: bundle, evidence, lineage.
 
     The same identity again is the same version. What its gates say is on its checks.
     """
+    inputs = {"trained_model": trained_model.identity}
+    with attempts.working(context, context.asset_key, inputs):
+        # Not returned: the attempt ends when the reference is stored.
+        yield _register(context, trained_model, artifacts, registry)
+
+
+def _register(
+    context: dg.AssetExecutionContext,
+    trained_model: TrainedModel,
+    artifacts: Artifacts,
+    registry: Registry,
+) -> dg.MaterializeResult[RegisteredModel]:
     model = trained_model.model
     version = registry.find(model, trained_model.identity)
     if version is None:
@@ -43,6 +68,7 @@ def registered_model(
             build_bundle(trained_model, artifacts.path("trained", trained_model.identity), bundle)
             version = registry.register(model, bundle)
         context.log.info(f"registered version {version.version}")
+    tag_run(context, VERSION_TAG, str(version.version))
     release = _release(registry, trained_model, version, context.run.run_id)
     reference = RegisteredModel(
         model=model,
@@ -54,7 +80,7 @@ def registered_model(
     return dg.MaterializeResult(
         asset_key=context.asset_key,
         value=reference,
-        data_version=dg.DataVersion(f"{version.digest}-{release}"),
+        data_version=dg.DataVersion(release_name(reference)),
         metadata={
             "version": version.version,
             "digest": version.digest,
@@ -66,6 +92,11 @@ def registered_model(
             "path": dg.MetadataValue.path(str(version.bundle)),
         },
     )
+
+
+def release_name(reference: RegisteredModel) -> str:
+    """A version as of a release: a revert releases an old version anew."""
+    return f"{reference.digest}-{reference.release}"
 
 
 def _release(registry: Registry, trained: TrainedModel, version: Version, run_id: str) -> int:
@@ -163,48 +194,59 @@ def gates_op(environments: tuple[str, ...]):
         profile: dg.ResourceParam[Profile],
         registry: dg.ResourceParam[Registry],
         judge: Judge,
+        attempts: Attempts,
     ):
         """What the model's own gates, and each environment's, say about the version."""
         key = dg.AssetKey([registered_model.model, "registered_model"])
-        version = registry.version(registered_model.model, registered_model.version)
         wanted = {check.name for check in context.selected_asset_check_keys}
-        mismatched = version.mismatched()
-        judged = {v.gate: v for v in judge.judge(context, version, None, mismatched)}
-        dirty = "integrity" in judged and len(judged) > 1 and version.manifest.source.dirty
-        for gate in GATES:
-            verdict = judged.get(gate, judged["integrity"])
-            if gate not in wanted:
-                continue
-            yield dg.AssetCheckResult(
-                passed=verdict.passed,
-                check_name=gate,
-                asset_key=key,
-                # A dirty version goes on to a development endpoint of the same run; every other
-                # environment refuses it by itself.
-                severity=_severity(dirty and gate == "provenance"),
-                description=f"{verdict.status}: {verdict.reason}",
-                metadata={"version": version.version},
-            )
-        for environment in profile.environments:
-            name = environment_check(environment.name)
-            if name not in wanted:
-                continue
-            there = judge.judge(context, version, environment, mismatched)
-            closed = [verdict.gate for verdict in there if not verdict.passed]
-            yield dg.AssetCheckResult(
-                passed=not closed,
-                check_name=name,
-                asset_key=key,
-                description=f"closed: {', '.join(closed)}" if closed else "open",
-                metadata={
-                    "version": version.version,
-                    "digest": version.digest,
-                    "verdicts": dg.MetadataValue.md(table(there)),
-                },
-            )
+        attempt = dg.AssetKey([registered_model.model, GATES_ATTEMPT])
+        with attempts.working(context, attempt, gates_inputs(registered_model)):
+            version = registry.version(registered_model.model, registered_model.version)
+            mismatched = version.mismatched()
+            own = judge.judge(context, version, None, mismatched)
+            for result in _own_gates(key, version, own):
+                if result.check_name in wanted:
+                    yield result
+            for environment in profile.environments:
+                if environment_check(environment.name) in wanted:
+                    there = judge.judge(context, version, environment, mismatched)
+                    yield _environment_gate(key, version, environment, there)
 
     return gates
 
 
-def _severity(only_a_warning: bool) -> dg.AssetCheckSeverity:
-    return dg.AssetCheckSeverity.WARN if only_a_warning else dg.AssetCheckSeverity.ERROR
+def _own_gates(
+    key: dg.AssetKey, version: Version, verdicts: list[Verdict]
+) -> Iterator[dg.AssetCheckResult]:
+    judged = {verdict.gate: verdict for verdict in verdicts}
+    dirty = len(judged) > 1 and version.manifest.source.dirty
+    for gate in GATES:
+        verdict = judged.get(gate, judged["integrity"])
+        # A dirty version goes on to a development endpoint of the same run; every other
+        # environment refuses it by itself.
+        only_a_warning = dirty and gate == "provenance"
+        yield dg.AssetCheckResult(
+            passed=verdict.passed,
+            check_name=gate,
+            asset_key=key,
+            severity=dg.AssetCheckSeverity.WARN if only_a_warning else dg.AssetCheckSeverity.ERROR,
+            description=f"{verdict.status}: {verdict.reason}",
+            metadata={"version": version.version, "digest": version.digest},
+        )
+
+
+def _environment_gate(
+    key: dg.AssetKey, version: Version, environment: Environment, verdicts: list[Verdict]
+) -> dg.AssetCheckResult:
+    closed = [verdict.gate for verdict in verdicts if not verdict.passed]
+    return dg.AssetCheckResult(
+        passed=not closed,
+        check_name=environment_check(environment.name),
+        asset_key=key,
+        description=f"closed: {', '.join(closed)}" if closed else "open",
+        metadata={
+            "version": version.version,
+            "digest": version.digest,
+            "verdicts": dg.MetadataValue.md(table(verdicts)),
+        },
+    )

@@ -7,10 +7,11 @@ from typing import Any
 
 import dagster as dg
 
+from mlops_assets.assets.sources import TRAINING_CODE, seen
 from mlops_assets.evidence import Evidence
 from mlops_assets.files import read_json
 from mlops_assets.judgement import champion_request
-from mlops_assets.references import DatasetSnapshot, ReleasedCommit, TrainedModel
+from mlops_assets.references import DatasetSnapshot, TrainedModel
 from mlops_assets.release import (
     SourceConfig,
     identity,
@@ -20,6 +21,7 @@ from mlops_assets.release import (
 )
 from mlops_assets.spec import ModelSpec
 from resources.artifacts import Artifacts
+from resources.attempts import Attempts
 from resources.environment import Profile
 from resources.git import GitSource
 from resources.references import References
@@ -42,69 +44,77 @@ def trained_model(
     serving: dg.ResourceParam[Serving],
     training: dg.ResourceParam[Training],
     verification: Verification,
+    attempts: Attempts,
 ):
     """An estimator fitted in a process of its own, with everything measured about it.
 
     The same source, data, parameters and packages are never trained twice.
     """
-    released, spec = resolve_commit(context, config, profile, git, references)
-    if dataset.contract != spec.contract_digest:
-        raise dg.Failure(
-            f"the snapshot of commit {dataset.commit.commit[:10]} met another contract than "
-            f"commit {released.commit.commit[:10]} declares; materialize dataset in the same run",
-            allow_retries=False,
+    model, key = dataset.model, context.asset_key
+    known = seen(context.instance, [(model, TRAINING_CODE)]).get((model, TRAINING_CODE))
+    inputs = {"dataset": dataset.digest} | ({TRAINING_CODE: known.version} if known else {})
+    with attempts.working(context, key, inputs) as work:
+        released, spec = resolve_commit(context, config, profile, git, references)
+        work.found({TRAINING_CODE: released.code})
+        if dataset.contract != spec.contract_digest:
+            raise dg.Failure(
+                f"the snapshot of commit {dataset.commit.commit[:10]} met another contract than "
+                f"commit {released.commit.commit[:10]} declares; materialize dataset in the same "
+                "run",
+                allow_retries=False,
+            )
+        packages = installed_packages()
+        name = identity(dataset, released, spec, packages)
+        with artifacts.lock("trained", name):
+            if artifacts.has("trained", name):
+                context.log.info(f"identity {name[:12]} was trained before; nothing to do")
+            else:
+                verification.prepare()
+                champion = serving.champion(model, registry)
+                with artifacts.workspace() as folder:
+                    request = _request(spec, dataset, profile, artifacts, champion, folder)
+                    git.export(spec, released.commit, folder / "source")
+                    output = folder / "output"
+                    output.mkdir()
+                    try:
+                        training.run(context, request, output)
+                    except TrainingError as error:
+                        raise dg.Failure(str(error), allow_retries=False) from None
+                    _keep_comparison(registry, model, name, output)
+                    (folder / "source").rename(output / "code")
+                    artifacts.publish("trained", name, output)
+        reference = TrainedModel(
+            model=model,
+            identity=name,
+            folder=spec.folder,
+            snapshot=dataset,
+            commit=released.commit,
+            packages=packages,
+            python=sys.version.split()[0],
+            platform=platform_name(),
         )
-    packages = installed_packages()
-    name = identity(dataset, released, spec, packages)
-    with artifacts.lock("trained", name):
-        if artifacts.has("trained", name):
-            context.log.info(f"identity {name[:12]} was trained before; nothing to do")
-        else:
-            verification.prepare()
-            champion = serving.champion(released.model, registry)
-            with artifacts.workspace() as folder:
-                request = _request(spec, released, dataset, profile, artifacts, champion)
-                git.export(spec, released.commit, folder / "source")
-                request["source"] = str(folder / "source")
-                output = folder / "output"
-                output.mkdir()
-                try:
-                    training.run(context, request, output)
-                except TrainingError as error:
-                    raise dg.Failure(str(error), allow_retries=False) from None
-                _keep_comparison(registry, released.model, name, output)
-                (folder / "source").rename(output / "code")
-                artifacts.publish("trained", name, output)
-    reference = TrainedModel(
-        model=released.model,
-        identity=name,
-        folder=spec.folder,
-        snapshot=dataset,
-        commit=released.commit,
-        packages=packages,
-        python=sys.version.split()[0],
-        platform=platform_name(),
-    )
-    return dg.MaterializeResult(
-        asset_key=context.asset_key,
-        value=reference,
-        data_version=dg.DataVersion(name),
-        metadata=_metadata(reference, artifacts.path("trained", name)),
-    )
+        # Not returned: the attempt ends when the reference is stored.
+        yield dg.MaterializeResult(
+            asset_key=key,
+            value=reference,
+            data_version=dg.DataVersion(name),
+            metadata=_metadata(reference, artifacts.path("trained", name)),
+        )
 
 
 def _request(
     spec: ModelSpec,
-    released: ReleasedCommit,
     dataset: DatasetSnapshot,
     profile: Profile,
     artifacts: Artifacts,
     champion: Version | None,
+    folder: Path,
 ) -> dict[str, Any]:
     """What the training process is asked; see ``mlops_assets.training.runner``."""
     return {
         "mode": "train",
-        "model": released.model,
+        "model": spec.name,
+        "source": str(folder / "source"),
         "spec": spec.model_dump(mode="json"),
         "folder": spec.folder,
         "repository": str(profile.root),

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from mlops_assets.errors import UserError
 
-class EndpointError(Exception):
+
+class EndpointError(UserError):
     """An endpoint cannot do what was asked; the message names it and the mend."""
 
 

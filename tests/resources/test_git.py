@@ -4,6 +4,7 @@ import pytest
 
 from mlops_assets.spec import ModelSpec, load_model, parse_model
 from resources.git import GitError, GitSource
+from tests.git_servers import bare_of
 from tests.repository import MODEL_YAML, TRAIN_PY, WORSE_TRAIN_PY, Repository, make_repository
 
 
@@ -186,3 +187,91 @@ def test_what_is_not_there_is_named(repository: Repository) -> None:
         git.resolve(elsewhere(repository.path / "no-such-repository"))
     with pytest.raises(GitError, match="uncommitted files can only be trained from this"):
         git.resolve(elsewhere(f"file://{repository.path}"), dirty=True)
+
+
+def test_a_branch_deleted_and_made_again_as_a_folder_of_branches(repository: Repository) -> None:
+    bare = bare_of(repository)
+    git, url = source(repository), f"file://{bare.path}"
+    branch = MODEL_YAML + f"source: {{repository: '{url}', branch: next}}\n"
+    below = MODEL_YAML + f"source: {{repository: '{url}', branch: next/year}}\n"
+    next_, year = (parse_model(text, "rent", "model.yaml") for text in (branch, below))
+    bare.git("branch", "next", "main")
+    first = git.resolve(next_).commit
+    bare.git("branch", "--delete", "--force", "next")
+    with pytest.raises(GitError, match=r"'next': no such branch in file://.*there are: main"):
+        git.resolve(next_)
+    bare.git("branch", "next/year", "main")
+    assert git.resolve(year).commit == first
+    bare.git("branch", "--delete", "--force", "next/year")
+    second = repository.train_py(WORSE_TRAIN_PY)
+    repository.git("push", "--quiet", str(bare.path), "main:next")
+    assert git.resolve(next_).commit == second
+
+
+def test_a_server_whose_head_names_no_branch(repository: Repository) -> None:
+    bare = bare_of(repository)
+    bare.git("symbolic-ref", "HEAD", "refs/heads/master")
+    found = source(repository).resolve(elsewhere(bare.path))
+    assert found.commit == repository.git("rev-parse", "HEAD")
+
+
+def test_a_checkout_without_commits_names_the_mend(tmp_path: Path) -> None:
+    clone = Repository(tmp_path / "clone")
+    clone.path.mkdir()
+    clone.git("init", "--quiet", "--initial-branch", "main")
+    with pytest.raises(GitError, match="there are: none, commit something first"):
+        source(clone).resolve(parse_model(MODEL_YAML, "rent", "model.yaml"))
+
+
+def test_what_a_killed_git_left_behind_hinders_nobody(repository: Repository) -> None:
+    git, model = source(repository), spec(repository)
+    git.resolve(model)
+    (mirror,) = (repository.path.parent / "mirrors").glob("*.git")
+    for name in ("refs/heads/main.lock", "packed-refs.lock", "shallow.lock"):
+        (mirror / name).touch()
+    head = repository.train_py(WORSE_TRAIN_PY)
+    assert git.resolve(model).commit == head
+
+
+def test_this_repository_stands_for_another_on_a_server(
+    repository: Repository, tmp_path: Path
+) -> None:
+    bare, model = bare_of(repository), spec(repository)
+    platform = tmp_path / "installed"
+    platform.mkdir()
+    git = GitSource(
+        checkout=str(platform), mirrors=str(tmp_path / "mirrors"), repository=f"file://{bare.path}"
+    )
+    repository.train_py(WORSE_TRAIN_PY)  # not pushed
+    found = git.resolve(model)
+    assert found.commit == bare.git("rev-parse", "main")
+    assert found.repository == f"file://{bare.path}"
+    assert git.read(model, found, "mlops_assets/models/rent/train.py") == TRAIN_PY
+    assert git.uncommitted(model) == []
+
+
+def test_uncommitted_files_of_the_checkout_are_told_on_a_server_too(
+    repository: Repository,
+) -> None:
+    bare = bare_of(repository)
+    git = source(repository).model_copy(update={"repository": str(bare.path)})
+    repository.write("mlops_assets/models/rent/train.py", WORSE_TRAIN_PY)
+    assert git.uncommitted(spec(repository)) == ["mlops_assets/models/rent/train.py"]
+    assert git.resolve(spec(repository), dirty=True).dirty
+
+
+def test_no_password_in_messages(repository: Repository) -> None:
+    model = elsewhere("https://ada:s3cr3t-t0ken@localhost:1/flats.git")
+    with pytest.raises(GitError) as caught:
+        source(repository).resolve(model)
+    assert "s3cr3t" not in str(caught.value)
+    assert "localhost:1/flats.git" in str(caught.value)
+
+
+def test_a_file_that_is_not_text_is_named(repository: Repository) -> None:
+    path = "mlops_assets/models/rent/model.yaml"
+    git, model = source(repository), spec(repository)
+    (repository.path / path).write_bytes(b"owner: \xff\n")
+    repository.commit()
+    with pytest.raises(GitError, match=r"model\.yaml of commit .*: not UTF-8"):
+        git.read(model, git.resolve(model), path)

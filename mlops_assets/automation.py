@@ -1,0 +1,407 @@
+"""When assets are made by themselves: named conditions, and the sensor that evaluates them.
+
+All are level-triggered: each compares the inputs of the asset's last attempt with what they are
+now. A change that arrives during a run, between its last step and the next tick, or while nobody
+looks, is still a difference later; the same state, however often it is reported, is none.
+"""
+
+import inspect
+import logging
+import warnings
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._record import copy
+
+from mlops_assets.assets.endpoint import asset_name, environment_of
+from mlops_assets.assets.registered_model import GATES_ATTEMPT, environment_check, gates_inputs
+from mlops_assets.assets.sources import RAW_DATA, TRAINING_CODE, Seen, seen_in
+from mlops_assets.gates import GATES
+from mlops_assets.judgement import promotion
+from mlops_assets.references import DatasetSnapshot, RegisteredModel, TrainedModel
+from mlops_assets.runs import MODEL_TAG, TRIGGER_TAG, fail_dead_runs
+from mlops_assets.sensors import INTERVAL_SECONDS
+from resources.attempts import MOST_TRIES, Attempt, Attempts
+from resources.environment import Profile
+from resources.references import R, References
+from resources.registry import Registry, RegistryError
+
+#: The assets of a release; the others deploy it.
+RELEASE = ("dataset", "trained_model", "registered_model", "package")
+#: Dagster evaluates 500 assets and checks at most in one sensor of ours.
+MOST_ASSETS = 500
+
+Context = dg.AutomationContext[dg.AssetKey]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What conditions look at, beside Dagster's own records."""
+
+    profile: Profile
+    registry: Registry
+    references: References
+    attempts: Attempts
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One evaluation of all conditions of a sensor."""
+
+    #: The tick's log, which the page shows.
+    log: logging.Logger
+    #: Assets of runs that have not ended, as of its beginning.
+    busy: set[dg.AssetKey]
+    #: What was found changed: asset -> its inputs now.
+    changed: dict[dg.AssetKey, dict[str, str]] = field(
+        default_factory=dict[dg.AssetKey, dict[str, str]]
+    )
+
+
+#: The tick that this thread evaluates; conditions are shared, ticks of several sensors are not.
+TICK: ContextVar[Tick] = ContextVar("tick")
+
+
+def busy_assets(instance: dg.DagsterInstance) -> set[dg.AssetKey]:
+    """Assets that runs which have not ended will make, or have made."""
+    found: set[dg.AssetKey] = set()
+    for run in instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)):
+        plan = run.execution_plan_snapshot_id
+        if run.asset_selection:
+            found |= run.asset_selection
+        elif plan:
+            found |= instance.get_execution_plan_snapshot(plan).asset_selection
+    return found
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an asset would be made from now, or why it is not to be made."""
+
+    inputs: dict[str, str] | None
+    reason: str = ""
+
+
+def wait(reason: str) -> Wanted:
+    """Nothing to make yet."""
+    return Wanted(None, reason)
+
+
+class Level(dg.AutomationCondition[dg.AssetKey]):
+    """True while an asset's inputs differ from those of its last attempt, and nothing hinders."""
+
+    #: An asset that takes this one along into its run.
+    follows: str | None = None
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+
+    @property
+    def description(self) -> str:
+        """The class's docstring, for the page."""
+        return inspect.cleandoc(type(self).__doc__ or "").replace("\n", " ")
+
+    def get_label(self) -> str:
+        """The name under which the page shows the condition."""
+        return self.name
+
+    @abstractmethod
+    def wanted(self, look: "Look") -> Wanted:
+        """The asset's inputs as they are now."""
+
+    def hindrances(self, look: "Look") -> Sequence[str]:  # noqa: ARG002
+        """Assets of the model whose runs are waited for: one release of a model at a time."""
+        return RELEASE
+
+    def evaluate(self, context: Context) -> dg.AutomationResult[dg.AssetKey]:
+        """Whether to ask for the asset in this tick; says why or why not in the tick's log."""
+        look = Look(context, self._ground)
+        try:
+            requested, reason = self._decide(look)
+        except (OSError, ValueError, RegistryError) as error:
+            # Damaged state of one model must not hold up the others.
+            requested, reason = False, f"cannot be decided: {type(error).__name__}: {error}"
+        if reason:
+            TICK.get().log.info(f"{context.key.to_user_string()}: {reason}")
+        subset = context.candidate_subset if requested else context.get_empty_subset()
+        return dg.AutomationResult(context, subset)
+
+    def _decide(self, look: "Look") -> tuple[bool, str]:
+        if self.follows and look.requested(self.follows):
+            return True, f"goes with {self.follows}"
+        wanted = self.wanted(look)
+        if wanted.inputs is None:
+            return False, wanted.reason
+        return self._due(look, look.key, wanted.inputs)
+
+    def _due(self, look: "Look", key: dg.AssetKey, inputs: dict[str, str]) -> tuple[bool, str]:
+        last = self._ground.attempts.last(key)
+        change = difference(last, inputs)
+        if change is None:
+            return False, ""
+        busy = [name for name in self.hindrances(look) if look.busy(name)]
+        if busy:
+            return False, f"{change}; waits for the run of {', '.join(busy)}"
+        if last and last.inputs == inputs and last.tries >= MOST_TRIES:
+            return False, f"given up after {last.tries} runs that were cut short; see their logs"
+        TICK.get().changed[key] = inputs
+        return True, change
+
+
+def difference(last: Attempt | None, inputs: Mapping[str, str]) -> str | None:
+    """What is new since the last attempt, in words; None if nothing is."""
+    if last is None:
+        return "never made from what is there"
+    changed = [name for name in inputs if last.inputs.get(name) != inputs[name]]
+    if changed:
+        return f"{' and '.join(changed)} changed"
+    return None if last.ended else "the last run was cut short"
+
+
+class Look:
+    """One model, as it is while one of its assets' conditions is evaluated."""
+
+    def __init__(self, context: Context, ground: Ground) -> None:
+        self._context = context
+        self.ground = ground
+        self.key = context.key
+        self.model = context.key.path[0]
+
+    def asset(self, name: str) -> dg.AssetKey:
+        """Another asset of the model."""
+        return dg.AssetKey([self.model, name])
+
+    def seen(self, source: str) -> Seen | None:
+        """The last report of a source."""
+        queryer = self._context.asset_graph_view.get_inner_queryer_for_back_compat()
+        record = queryer.get_asset_record(self.asset(source))
+        return seen_in(record.asset_entry.last_materialization) if record else None
+
+    def latest(self, name: str, kind: type[R]) -> R | None:
+        """What an asset was made last."""
+        return self.ground.references.latest(self.asset(name), kind)
+
+    def requested(self, name: str) -> bool:
+        """Whether this very tick asks for an asset."""
+        subset = self._context.request_subsets_by_key.get(self.asset(name))
+        return subset is not None and not subset.is_empty
+
+    def busy(self, name: str) -> bool:
+        """Whether a run that makes the asset has not ended."""
+        return self.asset(name) in TICK.get().busy
+
+    def closed_gates(self, names: Sequence[str], version: RegisteredModel) -> list[str]:
+        """Of some checks on registered_model, those that have not passed for a version."""
+        keys = [dg.AssetCheckKey(self.asset("registered_model"), name) for name in names]
+        instance = self._context.asset_graph_view.instance
+        records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+        return [k.name for k in keys if not _passed(records.get(k), version)]
+
+
+def _passed(record: Any, version: RegisteredModel) -> bool:
+    event = record.event if record else None
+    evaluation = event.dagster_event.asset_check_evaluation_data if event else None
+    if evaluation is None or "digest" not in evaluation.metadata:
+        return False
+    return bool(evaluation.passed and evaluation.metadata["digest"].value == version.digest)
+
+
+class SnapshotOnChange(Level):
+    """The files, or the contract of the newest commit, differ from the last snapshot's."""
+
+    def wanted(self, look: Look) -> Wanted:
+        """Fingerprint of the files, digest of the contract."""
+        code, data = look.seen(TRAINING_CODE), look.seen(RAW_DATA)
+        if code is None or data is None:
+            return wait(f"no report of {TRAINING_CODE if code is None else RAW_DATA} yet")
+        return Wanted({RAW_DATA: data.version, "contract": str(code.metadata["contract"])})
+
+
+class RetrainOnChange(Level):
+    """The code, or the snapshot, differs from the last training's."""
+
+    follows = "dataset"
+
+    def wanted(self, look: Look) -> Wanted:
+        """Digest of the code, digest of the snapshot."""
+        code, dataset = look.seen(TRAINING_CODE), look.latest("dataset", DatasetSnapshot)
+        if code is None or dataset is None:
+            return wait("")
+        if dataset.contract != code.metadata["contract"]:
+            return wait("no snapshot has met the newest contract yet")
+        return Wanted({TRAINING_CODE: code.version, "dataset": dataset.digest})
+
+
+class RegisterWhenTrained(Level):
+    """A trained model is not the one that was registered last, or its gates were not asked."""
+
+    follows = "trained_model"
+
+    def wanted(self, look: Look) -> Wanted:
+        """The trained model's identity."""
+        trained = look.latest("trained_model", TrainedModel)
+        return Wanted({"trained_model": trained.identity}) if trained else wait("")
+
+    def _decide(self, look: Look) -> tuple[bool, str]:
+        requested, reason = super()._decide(look)
+        version = look.latest("registered_model", RegisteredModel)
+        if requested or reason or version is None:
+            return requested, reason
+        # A run may be killed between the version and its gates.
+        requested, reason = self._due(look, look.asset(GATES_ATTEMPT), gates_inputs(version))
+        return requested, reason and f"gates: {reason}"
+
+
+class PackageWhenGatesOpen(Level):
+    """A version is registered, and its model's own gates are open."""
+
+    follows = "registered_model"
+
+    def wanted(self, look: Look) -> Wanted:
+        """The version's digest."""
+        version = look.latest("registered_model", RegisteredModel)
+        if version is None:
+            return wait("")
+        inputs = {"registered_model": version.digest}
+        if difference(look.ground.attempts.last(look.key), inputs) is None:
+            return wait("")
+        closed = look.closed_gates(list(GATES), version)
+        if closed:
+            return wait(f"version {version.version} is held back by {', '.join(closed)}")
+        return Wanted(inputs)
+
+
+class DeployWhenGatesOpen(Level):
+    """A release has not come to this environment, and nothing there is closed to it.
+
+    Asked are the check gate_<environment>, the environment it promotes from, and a person where
+    approval is required. After a rollback the environment stays as it is until the next release.
+    """
+
+    def hindrances(self, look: Look) -> Sequence[str]:
+        """Its own runs; a release may go on meanwhile."""
+        return (look.key.path[-1],)
+
+    def wanted(self, look: Look) -> Wanted:
+        """The release."""
+        released = look.latest("registered_model", RegisteredModel)
+        if released is None:
+            return wait("")
+        inputs = {"release": str(released.release)}
+        if difference(look.ground.attempts.last(look.key), inputs) is None:
+            return wait("")
+        environment = look.ground.profile.environment(environment_of(look.key))
+        what = f"version {released.version}"
+        closed = look.closed_gates([environment_check(environment.name)], released)
+        if closed:
+            return wait(f"{what} is held back by {closed[0]}")
+        version = look.ground.registry.version(look.model, released.version)
+        held = [v for v in promotion(look.ground.registry, version, environment) if not v.passed]
+        before = environment.promotes_from
+        if before and look.requested(asset_name(before)):
+            # Served there in the same run before this environment's turn comes.
+            held = [verdict for verdict in held if verdict.gate != "promotion"]
+        if held:
+            return wait(f"{what}: {'; '.join(v.reason for v in held)}")
+        return Wanted(inputs)
+
+
+class Conditions:
+    """One condition of each kind, shared by all models."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._by_asset: dict[str, Level] = {
+            "dataset": SnapshotOnChange(ground),
+            "trained_model": RetrainOnChange(ground),
+            "registered_model": RegisterWhenTrained(ground),
+            "package": PackageWhenGatesOpen(ground),
+        }
+        deploy = DeployWhenGatesOpen(ground)
+        for environment in ground.profile.environments:
+            if not environment.development:  # people deploy there what they try out
+                self._by_asset[asset_name(environment.name)] = deploy
+
+    def of(self, asset: str) -> Level | None:
+        """The condition of an asset of every model; None where people alone make it."""
+        return self._by_asset.get(asset)
+
+
+class AutomationSensor(dg.AutomationConditionSensorDefinition):
+    """Dagster's sensor of conditions, with one run per model and pipeline, and its tags."""
+
+    def __init__(self, ground: Ground, **options: Any) -> None:
+        self._ground = ground
+        with warnings.catch_warnings():
+            # Beta, and the only way to evaluate conditions of our own.
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            super().__init__(**options, use_user_code_server=True, emit_backfills=False)
+
+    def evaluate_tick(self, context: dg.SensorEvaluationContext) -> SensorExecutionData:
+        """Mark dead runs as failed, evaluate the conditions, and note what is asked for."""
+        for run_id in fail_dead_runs(context.instance):
+            context.log.warning(f"run {run_id} had no process any more and is marked as failed")
+        # Before anything else is read: a run that ends meanwhile counts as one that goes on.
+        tick = Tick(context.log, busy_assets(context.instance))
+        TICK.set(tick)
+        data = super().evaluate_tick(context)
+        requests = [
+            split for request in data.run_requests or [] for split in split_by_model(request, tick)
+        ]
+        for key, inputs in tick.changed.items():
+            self._ground.attempts.request(key, inputs)
+        if requests:
+            return copy(data, run_requests=requests)
+        return copy(data, skip_message=f"{len(tick.busy)} assets in runs, nothing else to do")
+
+    def with_attributes(self, **_: Any) -> "AutomationSensor":
+        """Dagster attaches jobs to a copy; this sensor has none."""
+        return self
+
+
+def split_by_model(request: dg.RunRequest, tick: Tick) -> list[dg.RunRequest]:
+    """One run per model and pipeline: what fails for one must not fail another's run."""
+    parts: dict[tuple[str, bool], list[dg.AssetKey]] = defaultdict(list)
+    for key in request.asset_selection or []:
+        parts[key.path[0], key.path[-1] in RELEASE].append(key)
+    return [
+        request.with_replaced_attrs(
+            asset_selection=keys,
+            # All checks of these assets; Dagster's list leaves out those with an op of their own.
+            asset_check_keys=None,
+            tags={**request.tags, MODEL_TAG: model, TRIGGER_TAG: _trigger(keys, tick)},
+        )
+        for (model, _), keys in parts.items()
+    ]
+
+
+def _trigger(keys: list[dg.AssetKey], tick: Tick) -> str:
+    """What started a run: the inputs that are new."""
+    inputs = [name for key in keys for name in tick.changed.get(key, {})]
+    return ", ".join(dict.fromkeys(inputs))
+
+
+def automation_sensors(
+    ground: Ground, models: Sequence[str], status: dg.DefaultSensorStatus
+) -> list[AutomationSensor]:
+    """The sensor of all models, or several where one could not take them all."""
+    per_model = len(RELEASE) + sum(not e.development for e in ground.profile.environments)
+    size = max(1, MOST_ASSETS // per_model)
+    groups = [models[i : i + size] for i in range(0, len(models), size)]
+    return [
+        AutomationSensor(
+            ground,
+            name="automation" if number == 0 else f"automation_{number + 1}",
+            target=dg.AssetSelection.groups(*group),
+            default_status=status,
+            minimum_interval_seconds=INTERVAL_SECONDS,
+            description="Makes what has changed, and deploys what its gates let through.",
+        )
+        for number, group in enumerate(groups)
+    ]

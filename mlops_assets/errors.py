@@ -1,0 +1,5 @@
+"""What people get told in a sentence, and not in a traceback."""
+
+
+class UserError(Exception):
+    """Something that people can mend; the message names the place and how."""

@@ -1,0 +1,195 @@
+"""What served where and when, from commit to endpoint, out of the registry's records."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from mlops_assets.approval import APPROVALS
+from mlops_assets.gates import Verdict
+from mlops_assets.judgement import DEPLOYMENTS
+from resources.registry import Registry, RegistryError, Version
+
+#: Kind of the registry's records.
+OVERRIDES = "overrides"
+
+#: The table's columns; times are UTC.
+COLUMNS = (
+    *("SINCE", "UNTIL", "ENVIRONMENT", "VERSION", "COMMIT", "AUTHOR", "DATA"),
+    *("APPROVED BY", "OVERRIDE"),
+)
+#: Characters of a commit with its message.
+SHOWN = 50
+
+
+class Responsible(Protocol):
+    """Who deploys past closed gates, and why."""
+
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Served:
+    """One version in one environment, from its deployment to the next one."""
+
+    model: str
+    environment: str
+    version: int
+    #: ISO 8601, UTC; ``until`` is None while it serves.
+    since: str
+    until: str | None
+    digest: str
+    #: Where it came from; None where the version is damaged.
+    commit: str | None
+    author: str | None
+    message: str | None
+    snapshot: str | None
+    rows: int | None
+    #: Who approved it for this environment, and who deployed it past which gates.
+    approved_by: str | None
+    override: str | None
+    run: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def cells(self) -> tuple[str, ...]:
+        """For a table, in the order of COLUMNS."""
+        commit = f"{self.commit[:10]} {self.message}" if self.commit else "?"
+        return (
+            self.since[:19],
+            self.until[:19] if self.until else "now",
+            self.environment,
+            str(self.version),
+            commit if len(commit) <= SHOWN else f"{commit[:SHOWN]}…",
+            self.author or "?",
+            self.snapshot[:10] if self.snapshot else "?",
+            self.approved_by or "-",
+            self.override or "-",
+        )
+
+
+def history(registry: Registry, model: str, at: dt.datetime | None = None) -> list[Served]:
+    """What served, oldest first.
+
+    Args:
+        registry: holds versions and records.
+        model: the model's name.
+        at: only what served at that moment.
+    """
+    records = registry.records(model, DEPLOYMENTS)
+    approvals, overrides = registry.records(model, APPROVALS), registry.records(model, OVERRIDES)
+    found: list[Served] = []
+    for index, record in enumerate(records):
+        later = (r for r in records[index + 1 :] if r["environment"] == record["environment"])
+        until = next((r["ended"] for r in later), None)
+        found.append(
+            Served(
+                model=model,
+                environment=record["environment"],
+                version=record["version"],
+                since=record["ended"],
+                until=until,
+                digest=record["digest"],
+                **_origin(registry, model, record),
+                approved_by=_approver(approvals, record),
+                override=_override(overrides, record),
+                run=record.get("run"),
+            )
+        )
+    if at is None:
+        return found
+    return [served for served in found if _covers(served, at)]
+
+
+def record_override(
+    registry: Registry,
+    version: Version,
+    environment: str,
+    judged: Sequence[Verdict],
+    override: Responsible,
+    run_id: str,
+) -> None:
+    """Keep with the version that a person deployed it past closed gates, and which these were."""
+    content = {
+        "environment": environment,
+        "version": version.version,
+        "digest": version.digest,
+        "gates": {verdict.gate: verdict.reason for verdict in judged if not verdict.passed},
+        "by": override.by.strip(),
+        "reason": override.reason.strip(),
+        "time": dt.datetime.now(dt.UTC).isoformat(),
+        "run": run_id,
+    }
+    registry.record(version.model, OVERRIDES, content)
+
+
+def card_of(registry: Registry, version: Version) -> str:
+    """The version's model card, with what has happened to it since it was registered."""
+    card = (version.bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+    lines = [
+        f"- {record['time']}: {record['decision']} for {record['environment']} "
+        f"by {record['by']}: {record['reason']}"
+        for record in _of(registry.records(version.model, APPROVALS), version)
+    ]
+    lines += [
+        f"- {record['time']}: deployed to {record['environment']} past "
+        f"{', '.join(record['gates']) or 'no closed gate'} by {record['by']}: {record['reason']}"
+        for record in _of(registry.records(version.model, OVERRIDES), version)
+    ]
+    lines += [
+        f"- {record['ended']}: serves {record['environment']}"
+        for record in _of(registry.records(version.model, DEPLOYMENTS), version)
+    ]
+    return card + "\n## Since then\n\n" + "\n".join(sorted(lines)) + "\n" if lines else card
+
+
+def _of(records: list[dict[str, Any]], version: Version) -> list[dict[str, Any]]:
+    return [record for record in records if record["digest"] == version.digest]
+
+
+def _origin(registry: Registry, model: str, record: dict[str, Any]) -> dict[str, Any]:
+    try:
+        manifest = registry.version(model, record["version"]).manifest
+    except (RegistryError, OSError, ValueError):
+        return dict.fromkeys(("commit", "author", "message", "snapshot", "rows"))
+    source, snapshot = manifest.source, manifest.snapshot
+    return {
+        "commit": source.commit,
+        "author": source.author,
+        "message": source.message,
+        "snapshot": snapshot.digest,
+        "rows": snapshot.rows,
+    }
+
+
+def _approver(approvals: list[dict[str, Any]], record: dict[str, Any]) -> str | None:
+    given = [
+        approval["by"]
+        for approval in approvals
+        if _same(approval, record)
+        and approval["decision"] == "approved"
+        and approval["time"] <= record["ended"]
+    ]
+    return given[-1] if given else None
+
+
+def _override(overrides: list[dict[str, Any]], record: dict[str, Any]) -> str | None:
+    for override in overrides:
+        if _same(override, record) and override["run"] == record.get("run"):
+            return f"{override['by']}: {override['reason']} ({', '.join(override['gates'])})"
+    return None
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return (one["environment"], one["digest"]) == (other["environment"], other["digest"])
+
+
+def _covers(served: Served, at: dt.datetime) -> bool:
+    since, until = served.since, served.until
+    begun = dt.datetime.fromisoformat(since) <= at
+    return begun and (until is None or at < dt.datetime.fromisoformat(until))

@@ -1,0 +1,143 @@
+"""What people do by hand on a command line: runs of their own, approvals, rollbacks."""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dagster as dg
+from dagster import PreviewWarning
+
+from mlops_assets.approval import ApprovalError, Decision, decide, parse_duration
+from mlops_assets.assets import approval
+from mlops_assets.assets.endpoint import asset_name
+from mlops_assets.definitions import build_definitions, build_resources
+from mlops_assets.errors import UserError
+from mlops_assets.judgement import DEPLOYMENTS
+from mlops_assets.progress import progress
+from mlops_assets.runs import MODEL_TAG, TRIGGER_TAG, fail_dead_runs
+from resources.attempts import Attempts
+from resources.environment import Profile
+from resources.registry import Registry
+
+
+class SteeringError(UserError):
+    """What was asked for cannot be done; the message says why."""
+
+
+def materialize(
+    profile: Profile,
+    keys: Iterable[dg.AssetKey],
+    tags: Mapping[str, str],
+    config: Mapping[str, Any] | None = None,
+) -> bool:
+    """Materialize assets with their checks in a run of this process; True if it succeeded.
+
+    Args:
+        profile: whose assets.
+        keys: of the assets.
+        tags: of the run.
+        config: op name -> its config.
+    """
+    lines = dg.Definitions(loggers={"progress": progress})
+    defs = dg.Definitions.merge(build_definitions(profile), lines)
+    job = defs.resolve_implicit_global_asset_job_def()
+    ops = {name: {"config": value} for name, value in (config or {}).items()}
+    # Dagster's own use of its own previews, once per training process.
+    warnings.filterwarnings("ignore", category=PreviewWarning)
+    with dg.DagsterInstance.get() as instance:
+        fail_dead_runs(instance)
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=list(keys),
+            run_config={"loggers": {"progress": {}}, "ops": ops},
+            tags=dict(tags),
+            raise_on_error=False,
+        )
+    return result.success
+
+
+def release_all(profile: Profile) -> bool:
+    """Release every model, and deploy it to every environment but the development ones.
+
+    Models are independent: what fails for one does not hold back another.
+    """
+    by_hand = {asset_name(e.name) for e in profile.environments if e.development}
+    by_hand |= {approval.asset_name(e.name) for e in profile.environments}
+    keys = build_definitions(profile).resolve_asset_graph().materializable_asset_keys
+    wanted = sorted(key for key in keys if key.path[-1] not in by_hand)
+    return materialize(profile, wanted, {TRIGGER_TAG: "demo"})
+
+
+def decide_on(
+    profile: Profile,
+    model: str,
+    environment: str,
+    number: int,
+    decision: Decision,
+    *,
+    by: str,
+    reason: str,
+    expires: str | None = None,
+) -> str:
+    """Record a person's decision on a version, and show it on the page; says what was recorded.
+
+    Raises:
+        ApprovalError: nothing that could be decided.
+        RegistryError: no such version.
+        UnknownEnvironmentError: no such environment.
+    """
+    registry: Registry = build_resources(profile)["registry"]
+    try:
+        validity = parse_duration(expires) if expires else None
+    except ValueError as error:
+        raise ApprovalError(f"--expires {error}") from None
+    where = profile.environment(environment)
+    version = registry.version(model, number)
+    record = decide(
+        registry, version, where, decision, by=by, reason=reason, expires=validity
+    )  # fmt: skip
+    key = dg.AssetKey([model, approval.asset_name(environment)])
+    with dg.DagsterInstance.get() as instance:
+        event = dg.AssetMaterialization(key, metadata=approval.shown(record))
+        instance.report_runless_asset_event(event)
+    until = f", until {record['expires']}" if record["expires"] else ""
+    return f"{model} version {number} is {decision} for {environment} by {by}{until}"
+
+
+def roll_back(profile: Profile, model: str, environment: str, number: int | None) -> bool:
+    """Deploy an earlier version through the same gates; the one that served before by default.
+
+    Raises:
+        SteeringError: nothing served there before.
+        UnknownEnvironmentError: no such environment.
+    """
+    registry: Registry = build_resources(profile)["registry"]
+    profile.environment(environment)
+    number = number or _served_before(registry, model, environment)
+    name = asset_name(environment)
+    return materialize(
+        profile,
+        [dg.AssetKey([model, name])],
+        {TRIGGER_TAG: "rollback", MODEL_TAG: model},
+        {f"{model}__{name}": {"version": number}},
+    )
+
+
+def resume(profile: Profile, model: str, environment: str) -> None:
+    """Let an environment follow the releases again, from the last one on."""
+    profile.environment(environment)
+    attempts: Attempts = build_resources(profile)["attempts"]
+    attempts.forget(dg.AssetKey([model, asset_name(environment)]))
+
+
+def _served_before(registry: Registry, model: str, environment: str) -> int:
+    """The version that served before the one that serves now."""
+    records = [
+        r for r in registry.records(model, DEPLOYMENTS) if r["environment"] == environment
+    ]  # fmt: skip
+    others = [r for r in records if r["digest"] != records[-1]["digest"]]
+    if not others:
+        raise SteeringError(
+            f"{model} in {environment}: no other version has served there; name one to deploy it"
+        )
+    return int(others[-1]["version"])
