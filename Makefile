@@ -21,7 +21,7 @@ ifneq ($(shell mkdir -p "$${HOME:-/nonexistent}/.cache/uv" 2>/dev/null && test -
 export UV_CACHE_DIR := $(CURDIR)/$(TOOLS)/uv-cache
 endif
 
-.PHONY: help install demo dev stop test lint format clean lock schema bench bench-data
+.PHONY: help install demo dev stop test test-system lint format clean lock schema bench bench-data bench-sensors
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -52,6 +52,9 @@ stop: $(INSTALLED) ## End what `make demo` and `make dev` started.
 test: $(INSTALLED) ## The whole test suite, with coverage.
 	@$(BIN)/python -m pytest
 
+test-system: $(INSTALLED) ## The real daemon, a browser, and a longer fuzz: some minutes.
+	@$(BIN)/python -m pytest tests/system -o addopts="-q -n 2 --dist loadfile --timeout 900 --strict-markers"
+
 lint: $(INSTALLED) ## Format, lint, types, model.yaml and environments.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -67,6 +70,9 @@ bench: $(INSTALLED) ## Cost of the whole chain beside a bare script and a minima
 
 bench-data: $(INSTALLED) ## Time and memory of a snapshot of a CSV file of 2 GB.
 	@$(BIN)/python -m tests.bench.snapshot
+
+bench-sensors: $(INSTALLED) ## Cost of a sensor's tick at many objects and many models.
+	@$(BIN)/python -m tests.bench.sensors
 
 schema: $(INSTALLED) ## Write the JSON Schema of environments, for editors.
 	@$(BIN)/python -m resources.environment

@@ -8,11 +8,12 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mlops_assets.assets.endpoint import asset_name
-from mlops_assets.automation import RELEASE, Conditions, Ground, automation_sensors
+from mlops_assets.automation import RELEASE, Conditions, Ground
 from mlops_assets.factory import ModelFactory
 from mlops_assets.judgement import Judge
 from mlops_assets.runs import MODEL_TAG, TRIGGER_TAG
 from mlops_assets.sensors.alerts import alert_sensor
+from mlops_assets.sensors.automation import automation_sensors
 from mlops_assets.sensors.data import data_sensors
 from mlops_assets.sensors.git import git_sensor
 from mlops_assets.spec import ModelSpec, load_model, model_folders

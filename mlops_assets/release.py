@@ -10,6 +10,7 @@ from pydantic import Field
 
 from mlops_assets.assets.sources import (
     TRAINING_CODE,
+    Seen,
     commit_metadata,
     report,
     seen,
@@ -79,7 +80,7 @@ def _release(
 ) -> ReleasedCommit:
     """Resolve what is asked for, and report it as training_code if it is newer than the report."""
     # The report first, then the branch: what is reported later is then a change to come.
-    known = seen(context.instance, [(loaded.name, TRAINING_CODE)]).get((loaded.name, TRAINING_CODE))
+    known = _seen(context, loaded.name)
     commit = git.resolve(loaded, config.commit, config.dirty)
     tag_run(context, COMMIT_TAG, commit.commit)
     code = known.version if known else ""
@@ -90,11 +91,16 @@ def _release(
         except SpecError:
             contract = unreadable_contract(commit.tree)
         code = commit.tree
-        event = report(loaded.name, TRAINING_CODE, code, commit_metadata(commit, contract))
-        context.instance.report_runless_asset_event(event)
+        if _seen(context, loaded.name) == known:  # else a newer head was reported meanwhile
+            event = report(loaded.name, TRAINING_CODE, code, commit_metadata(commit, contract))
+            context.instance.report_runless_asset_event(event)
     return ReleasedCommit(
         model=loaded.name, commit=commit, requested=config.commit, code=code, contract=contract
     )
+
+
+def _seen(context: dg.AssetExecutionContext, model: str) -> Seen | None:
+    return seen(context.instance, [(model, TRAINING_CODE)]).get((model, TRAINING_CODE))
 
 
 def _spec_of(commit: Commit, loaded: ModelSpec, git: GitSource) -> ModelSpec:

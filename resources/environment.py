@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
 
@@ -150,9 +151,19 @@ def load_profile(variables: Mapping[str, str] | None = None, root: Path | None =
         root=root,
         home=home,
         environments=_in_order(folder, _read_environments(folder)),
-        repository=variables.get("MLOPS_REPOSITORY") or None,
+        repository=_repository(variables.get("MLOPS_REPOSITORY")),
         alerts=AlertSettings.from_variables(variables),
     )
+
+
+def _repository(value: str | None) -> str | None:
+    """Refuse a password in a URL: it would lie in Dagster's database."""
+    if value and urlsplit(value).password:
+        raise SpecError(
+            "environment variable MLOPS_REPOSITORY",
+            ["holds a password; leave it out, and give it to git: `git help credentials`"],
+        )
+    return value or None
 
 
 def _read_environments(folder: Path) -> list[Environment]:

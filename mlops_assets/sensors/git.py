@@ -5,8 +5,9 @@ then the digest of each model's folders decides which models that concerns.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import dagster as dg
@@ -23,6 +24,8 @@ from mlops_assets.sensors import INTERVAL_SECONDS
 from mlops_assets.spec import ModelSpec
 from resources.git import Branch, GitError, GitSource, Heads, NotInCommitError, SeenCommit
 
+#: How often the last reports are compared with what this sensor knows, in seconds.
+RECHECK_SECONDS = 60.0
 #: The folder of the platform's own repository that holds one folder per model.
 MODELS_FOLDER = "mlops_assets/models"
 
@@ -36,6 +39,10 @@ class Cursor:
     #: "model repository branch folders" -> digest of the folders; empty where the head does not
     #: hold the model.
     trees: dict[str, str] = field(default_factory=dict[str, str])
+    #: When the trees were last compared with the last reports, Unix seconds.
+    checked: float = 0.0
+    #: As trees: what another had reported last when this sensor corrected it.
+    overruled: dict[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     def parse(cls, text: str | None) -> "Cursor":
@@ -46,11 +53,17 @@ class Cursor:
             return cls()
         if not isinstance(held, dict):
             return cls()
-        return cls(_texts(held.get("heads")), _texts(held.get("trees")))
+        checked = held.get("checked")
+        return cls(
+            _texts(held.get("heads")),
+            _texts(held.get("trees")),
+            checked if isinstance(checked, float) else 0.0,
+            _texts(held.get("overruled")),
+        )
 
     def text(self) -> str:
         """As Dagster stores it."""
-        return json.dumps({"heads": self.heads, "trees": self.trees}, sort_keys=True)
+        return json.dumps(asdict(self), sort_keys=True)
 
 
 def _texts(value: Any) -> dict[str, str]:
@@ -76,7 +89,7 @@ class Tick:
 
     def __post_init__(self) -> None:
         self.errors = {branch: str(error) for branch, error in self.heads.errors.items()}
-        places = [self._place(spec) for spec in self.specs]
+        places = [_place(self.git, spec) for spec in self.specs]
         self.trees = {p: self.before.trees[p] for p in places if p in self.before.trees}
 
     def moved(self) -> list[ModelSpec]:
@@ -85,7 +98,7 @@ class Tick:
             spec
             for spec in self.specs
             if (branch := self.git.branch(spec)) in self.heads.found
-            and (self._place(spec) not in self.trees or self._moved(branch))
+            and (_place(self.git, spec) not in self.trees or self._moved(branch))
         ]
 
     def look(self, moved: Iterable[ModelSpec], last: dict[tuple[str, str], Seen]) -> None:
@@ -110,15 +123,12 @@ class Tick:
             heads.pop(str(branch), None)
             if str(branch) in self.before.heads:
                 heads[str(branch)] = self.before.heads[str(branch)]
-        return Cursor(heads, self.trees)
+        return replace(self.before, heads=heads, trees=self.trees)
 
     def summary(self) -> str:
         """How many were looked at."""
         repositories = len({self.git.branch(spec).url for spec in self.specs})
         return f"{_count(repositories, 'repository')}, {_count(len(self.specs), 'model')}"
-
-    def _place(self, spec: ModelSpec) -> str:
-        return " ".join([spec.name, str(self.git.branch(spec)), spec.folder, *spec.source.paths])
 
     def _moved(self, branch: Branch) -> bool:
         return self.before.heads.get(str(branch)) != self.heads.found[branch]
@@ -129,10 +139,10 @@ class Tick:
             tree = self.git.head_tree(spec, head)
         except NotInCommitError as error:
             self.log.warning(f"{spec.name}: {error}; if it was removed, reload the code location")
-            self.trees[self._place(spec)] = ""
+            self.trees[_place(self.git, spec)] = ""
             return
         known = last is not None and last.version == tree
-        if known and self.trees.get(self._place(spec)) == tree:
+        if known and self.trees.get(_place(self.git, spec)) == tree:
             self.log.info(f"{spec.name}: nothing of it changes with {head[:10]} of {branch}")
             return
         found = self.git.seen_commit(spec, head, _commit(last))
@@ -142,7 +152,7 @@ class Tick:
         else:
             self.events.append(report(spec.name, TRAINING_CODE, tree, _metadata(found)))
             self.log.info(f"{spec.name}: {_line(found)} of {branch}: reported")
-        self.trees[self._place(spec)] = tree
+        self.trees[_place(self.git, spec)] = tree
 
     def _compare(self, spec: ModelSpec, found: SeenCommit) -> None:
         """Say where the loaded model.yaml is too old to follow the new one."""
@@ -175,7 +185,10 @@ class Tick:
 
 
 def git_sensor(
-    specs: Sequence[ModelSpec], git: GitSource, status: dg.DefaultSensorStatus
+    specs: Sequence[ModelSpec],
+    git: GitSource,
+    status: dg.DefaultSensorStatus,
+    now: Callable[[], float] = time.time,
 ) -> dg.SensorDefinition:
     """The sensor that reports ``training_code`` of all models.
 
@@ -183,6 +196,7 @@ def git_sensor(
         specs: the models of the code location.
         git: their repositories.
         status: whether it runs without being switched on.
+        now: Unix seconds.
     """
     # A failed tick's cursor is dropped by Dagster: while one repository is unreachable, what is
     # known of the others is kept here, as (the cursor Dagster gave, what it should have been).
@@ -198,6 +212,7 @@ def git_sensor(
         nonlocal kept
         given = context.cursor
         before = kept[1] if kept and kept[0] == given else Cursor.parse(given)
+        before = _recheck(context, specs, git, before, now())
         tick = Tick(context.log, git, specs, before, git.heads(specs))
         moved = tick.moved()
         if moved:
@@ -213,6 +228,35 @@ def git_sensor(
         return dg.SensorResult(asset_events=tick.events, cursor=after.text(), skip_reason=said)
 
     return look
+
+
+def _place(git: GitSource, spec: ModelSpec) -> str:
+    return " ".join([spec.name, str(git.branch(spec)), spec.folder, *spec.source.paths])
+
+
+def _recheck(
+    context: dg.SensorEvaluationContext,
+    specs: Sequence[ModelSpec],
+    git: GitSource,
+    before: Cursor,
+    now: float,
+) -> Cursor:
+    """Now and then, let go of what somebody else has reported otherwise: it is looked at anew.
+
+    A run may report a head that it read before, after this sensor has reported a newer one.
+    """
+    if 0 <= now - before.checked < RECHECK_SECONDS:
+        return before
+    trees, overruled = dict(before.trees), dict(before.overruled)
+    last = seen(context.instance, [(spec.name, TRAINING_CODE) for spec in specs])
+    for spec in specs:
+        place, found = _place(git, spec), last.get((spec.name, TRAINING_CODE))
+        version = found.version if found else ""
+        # To insist would start a run for ever where runs read another folder than is loaded here.
+        if trees.get(place) and trees[place] != version and overruled.get(place) != version:
+            del trees[place]
+            overruled[place] = version
+    return replace(before, trees=trees, overruled=overruled, checked=now)
 
 
 def _said(tick: Tick, moved: Sequence[ModelSpec]) -> str:

@@ -1,7 +1,10 @@
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from mlops_assets.assets.sources import TRAINING_CODE, report
+from mlops_assets.sensors.git import git_sensor
 from resources.git import GitError
 from tests.git_servers import GIT_SCRIPT, model, wrapped
 from tests.repository import MODEL_YAML, TRAIN_PY, WORSE_TRAIN_PY
@@ -169,3 +172,24 @@ def test_this_repository_by_its_checkout_and_by_its_name(watch: Watch) -> None:
     assert watch.tick() == ["rent"]
     assert watch.seen().metadata["repository"] == str(watch.bare.path)
     assert watch.seen().metadata["commit"] == watch.bare.git("rev-parse", "main")
+
+
+def test_what_a_run_reported_too_late_is_corrected(watch: Watch) -> None:
+    clock = [1000.0]
+    sensor = git_sensor(watch.specs, watch.git, dg.DefaultSensorStatus.RUNNING, lambda: clock[0])
+    watch.sensor = sensor
+    watch.tick()
+    first = watch.seen()
+    watch.push_train(WORSE_TRAIN_PY)
+    watch.tick()
+    newest = watch.seen().version
+    late = report("rent", TRAINING_CODE, first.version, first.metadata)
+    watch.instance.report_runless_asset_event(late)
+    assert watch.tick() == []
+    clock[0] += 61
+    assert watch.tick() == ["rent"]
+    assert watch.seen().version == newest
+    # Once: who insists has loaded another model.yaml.
+    watch.instance.report_runless_asset_event(late)
+    clock[0] += 61
+    assert watch.tick() == []
