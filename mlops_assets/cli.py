@@ -2,19 +2,16 @@
 
 import datetime as dt
 import json
-import os
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import click
-from filelock import FileLock
 
 from mlops_assets.errors import UserError
-from mlops_assets.files import write_atomic
 from mlops_assets.samples import load_samples
 from mlops_assets.spec import load_model, model_folders
+from mlops_assets.state import ready, seed
 from mlops_assets.strict import SpecError
 from resources.environment import Profile, load_profile, looser_limits
 
@@ -61,8 +58,9 @@ def validate() -> None:
 @main.command()
 def demo() -> None:
     """Release every model with the sample data; deploy it to staging and production."""
-    profile = _writable_profile()
-    _seed(profile)
+    profile = ready(load_profile())
+    for model, count in seed(profile).items():
+        click.echo(f"{profile.home / 'storage' / model}: {count} files from samples/data")
     from mlops_assets.steering import release_all  # Dagster: slow to import
 
     succeeded = release_all(profile)
@@ -134,7 +132,8 @@ def rollback(model: str, environment: str, version: int | None) -> None:
 
     It stays until the next release, or until `mlops resume`.
     """
-    profile = _writable_profile()
+    profile = ready(load_profile())
+    _require_model(profile, model)
     from mlops_assets.steering import roll_back
 
     if not roll_back(profile, model, environment, version):
@@ -147,7 +146,8 @@ def rollback(model: str, environment: str, version: int | None) -> None:
 @click.argument("environment")
 def resume(model: str, environment: str) -> None:
     """Let an environment follow the releases again after a rollback."""
-    profile = _writable_profile()
+    profile = ready(load_profile())
+    _require_model(profile, model)
     from mlops_assets import steering
 
     steering.resume(profile, model, environment)
@@ -163,7 +163,9 @@ def history(model: str, at: str | None, as_json: bool) -> None:
     from mlops_assets import history as past
     from mlops_assets.definitions import build_resources
 
-    registry = build_resources(load_profile())["registry"]
+    profile = load_profile()
+    _require_model(profile, model)
+    registry = build_resources(profile)["registry"]
     found = past.history(registry, model, _time(at) if at else None)
     if as_json:
         click.echo(json.dumps([row.as_dict() for row in found], indent=2))
@@ -179,7 +181,7 @@ def dev(port: int | None) -> None:
     """Dagster's page on the same state; Ctrl-C ends it."""
     from mlops_assets import page
 
-    raise SystemExit(page.serve(_writable_profile(), port))
+    raise SystemExit(page.serve(ready(load_profile()), port))
 
 
 @main.command()
@@ -202,13 +204,20 @@ def _decide(
     reason: str,
     expires: str | None,
 ) -> None:
-    profile = _writable_profile()
+    profile = ready(load_profile())
+    _require_model(profile, model)
     from mlops_assets.steering import decide_on
 
     said = decide_on(
         profile, model, environment, version, decision, by=by, reason=reason, expires=expires
     )
     click.echo(said)
+
+
+def _require_model(profile: Profile, model: str) -> None:
+    known = [folder.name for folder in model_folders(profile.models)]
+    if model not in known:
+        raise click.BadParameter(f"no model '{model}'; there are: {', '.join(known)}")
 
 
 def _time(text: str) -> dt.datetime:
@@ -218,48 +227,6 @@ def _time(text: str) -> dt.datetime:
         raise click.BadParameter(
             f"'{text}' is no time; give one such as 2026-03-31T18:00", param_hint="--at"
         ) from None
-
-
-def _writable_profile() -> Profile:
-    """The profile, its state folder made ready, and named to all that is started from here."""
-    profile = load_profile()
-    instance = profile.home / "dagster"
-    try:
-        write_atomic(instance / "dagster.yaml", (profile.root / "dagster.yaml").read_bytes())
-        _make_databases(instance)
-    except OSError as error:
-        raise click.ClickException(
-            f"state folder {profile.home}: cannot be written ({error.strerror}); "
-            "make room, or set MLOPS_HOME to another folder"
-        ) from None
-    os.environ["MLOPS_HOME"] = str(profile.home)
-    os.environ["DAGSTER_HOME"] = str(instance)
-    return profile
-
-
-def _make_databases(instance: Path) -> None:
-    """Let one process alone make Dagster's databases: two at once leave them unusable."""
-    made = instance / "databases_made"
-    with FileLock(instance / "databases.lock"):
-        if made.exists():
-            return
-        from dagster import DagsterInstance  # slow to import, and needed once
-
-        with DagsterInstance.from_config(str(instance)):
-            write_atomic(made, "")
-
-
-def _seed(profile: Profile) -> None:
-    """Copy samples/data into the local storage; files already there stay as they are."""
-    source, storage = profile.root / "samples" / "data", profile.home / "storage"
-    seeded: dict[str, int] = {}
-    for path in sorted(source.glob("*/*.csv")):
-        target = storage / path.relative_to(source)
-        if not target.exists():
-            write_atomic(target, path.read_bytes())
-            seeded[path.parent.name] = seeded.get(path.parent.name, 0) + 1
-    for model, count in seeded.items():
-        click.echo(f"{storage / model}: {count} files from samples/data")
 
 
 def _statuses(profile: Profile) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ class Served:
             self.environment,
             str(self.version),
             commit if len(commit) <= SHOWN else f"{commit[:SHOWN]}…",
-            self.author or "?",
+            self.author.partition(" <")[0] if self.author else "?",
             self.snapshot[:10] if self.snapshot else "?",
             self.approved_by or "-",
             self.override or "-",

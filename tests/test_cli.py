@@ -149,8 +149,9 @@ def test_a_home_folder_that_is_not_there(tmp_path: Path) -> None:
 
 def test_many_first_starts_at_once_share_one_set_of_databases(tmp_path: Path) -> None:
     ready = """
-from mlops_assets import cli
-cli._writable_profile()
+from mlops_assets.state import ready
+from resources.environment import load_profile
+ready(load_profile())
 from dagster import DagsterInstance
 with DagsterInstance.get() as instance:
     print(len(instance.get_runs()))
