@@ -21,7 +21,7 @@ ifneq ($(shell mkdir -p "$${HOME:-/nonexistent}/.cache/uv" 2>/dev/null && test -
 export UV_CACHE_DIR := $(CURDIR)/$(TOOLS)/uv-cache
 endif
 
-.PHONY: help install demo dev stop test test-system lint format clean lock schema bench bench-data bench-sensors
+.PHONY: help install demo dev stop test test-system lint format clean lock schema bench bench-data bench-sensors browser
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -52,8 +52,15 @@ stop: $(INSTALLED) ## End what `make demo` and `make dev` started.
 test: $(INSTALLED) ## The whole test suite, with coverage.
 	@$(BIN)/python -m pytest
 
-test-system: $(INSTALLED) ## The real daemon, a browser, and a longer fuzz: some minutes.
+test-system: $(INSTALLED) browser ## The real daemon, a browser, and a longer fuzz: some minutes.
 	@$(BIN)/python -m pytest tests/system -o addopts="-q -n 2 --dist loadfile --timeout 900 --strict-markers"
+
+browser: ## Install Chromium for `make test-system` where it is missing (Debian, Ubuntu).
+	@browser="$${MLOPS_CHROMIUM:-/usr/bin/chromium}"; test -x "$$browser" && exit; \
+	sudo=$$(test "$$(id -u)" = 0 || echo "sudo -n"); \
+	command -v apt-get >/dev/null || { echo "no $$browser: install Chromium, and set MLOPS_CHROMIUM to it" >&2; exit 1; }; \
+	echo "installing chromium with apt-get"; \
+	$$sudo apt-get -qq update && $$sudo apt-get -qq -y install --no-install-recommends chromium >/dev/null
 
 lint: $(INSTALLED) ## Format, lint, types, model.yaml and environments.
 	@$(BIN)/ruff format --check .

@@ -21,6 +21,11 @@ APPROVALS = "approvals"
 
 Decision = Literal["approved", "rejected"]
 
+#: Units of a duration.
+MINUTES = {"m": 1, "h": 60, "d": 24 * 60}
+#: Longer is for good, which is the default; the calendar ends somewhere.
+LONGEST_MINUTES = 10 * 366 * MINUTES["d"]
+
 
 class ApprovalError(UserError):
     """A decision that cannot be recorded; the message says what is missing."""
@@ -115,9 +120,9 @@ def _objection(
 
 
 def parse_duration(text: str) -> dt.timedelta:
-    """``30m``, ``24h`` or ``7d``; ValueError otherwise."""
+    """``30m``, ``24h`` or ``7d``, ten years at most; ValueError otherwise."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([mhd])", text.strip())
-    if match is None or not float(match[1]):
-        raise ValueError(f"'{text}': give a duration such as 30m, 24h or 7d")
-    unit = {"m": "minutes", "h": "hours", "d": "days"}[match[2]]
-    return dt.timedelta(**{unit: float(match[1])})
+    minutes = float(match[1]) * MINUTES[match[2]] if match else 0.0
+    if not 0 < minutes <= LONGEST_MINUTES:
+        raise ValueError(f"'{text}': give a duration such as 30m, 24h or 7d, ten years at most")
+    return dt.timedelta(minutes=minutes)

@@ -54,6 +54,8 @@ class Tick:
     changed: dict[dg.AssetKey, dict[str, str]] = field(
         default_factory=dict[dg.AssetKey, dict[str, str]]
     )
+    #: What is not as it was, and what became of it, in words.
+    said: list[str] = field(default_factory=list[str])
 
 
 #: The tick that this thread evaluates; conditions are shared, ticks of several sensors are not.
@@ -108,7 +110,10 @@ class Level(dg.AutomationCondition[dg.AssetKey]):
             # Damaged state of one model must not hold up the others.
             requested, reason = False, f"cannot be decided: {type(error).__name__}: {error}"
         if reason:
-            TICK.get().log.info(f"{context.key.to_user_string()}: {reason}")
+            said = f"{context.key.to_user_string()}: {reason}"
+            TICK.get().said.append(said)
+            if requested:
+                TICK.get().log.info(said)
         subset = context.candidate_subset if requested else context.get_empty_subset()
         return dg.AutomationResult(context, subset)
 
@@ -126,6 +131,8 @@ class Level(dg.AutomationCondition[dg.AssetKey]):
         if change is None:
             return False, ""
         busy = [name for name in self.hindrances(look) if look.busy(name)]
+        if look.key in TICK.get().busy:
+            return False, "is being made"
         if busy:
             return False, f"{change}; waits for the run of {', '.join(busy)}"
         if last and last.inputs == inputs and last.tries >= MOST_TRIES:
@@ -288,7 +295,7 @@ class DeployWhenGatesOpen(Level):
             # Served there in the same run before this environment's turn comes.
             held = [verdict for verdict in held if verdict.gate != "promotion"]
         if held:
-            return wait(f"{what}: {'; '.join(v.reason for v in held)}")
+            return wait(held[0].reason)
         return Wanted(inputs)
 
 

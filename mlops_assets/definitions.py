@@ -2,6 +2,7 @@
 
 import gc
 import logging
+from collections.abc import Generator
 from typing import Any
 
 import dagster as dg
@@ -87,7 +88,7 @@ def build_definitions(profile: Profile) -> dg.Definitions:
     return dg.Definitions.merge(
         *parts,
         dg.Definitions(
-            resources=resources,
+            resources={name: _fixed(resource) for name, resource in resources.items()},
             jobs=build_jobs(profile, [spec.name for spec in specs]),
             sensors=build_sensors(ground, resources, specs),
             # Each step's work is in a process of its own already; the default executor would
@@ -97,6 +98,21 @@ def build_definitions(profile: Profile) -> dg.Definitions:
     )
 
 
+def _fixed(resource: object) -> object:
+    """The same resource, with nothing that a launchpad could set: not another registry, say."""
+    if not isinstance(resource, (dg.ConfigurableIOManager, dg.ConfigurableResource)):
+        return resource
+
+    def made(context: dg.InitResourceContext) -> Generator[object]:
+        resource.setup_for_execution(context)
+        yield resource
+        resource.teardown_after_execution(context)
+
+    if isinstance(resource, dg.ConfigurableIOManager):
+        return dg.IOManagerDefinition(made, config_schema={})  # pyright: ignore[reportArgumentType]
+    return dg.ResourceDefinition(made, config_schema={})
+
+
 def build_jobs(profile: Profile, models: list[str]) -> list[UnresolvedAssetJobDefinition]:
     """The jobs ``release`` and ``deployment`` of all models, and of each."""
     deployed = [asset_name(e.name) for e in profile.environments if not e.development]
@@ -104,11 +120,20 @@ def build_jobs(profile: Profile, models: list[str]) -> list[UnresolvedAssetJobDe
     for pipeline, assets in (("release", RELEASE), ("deployment", deployed)):
         keys = {model: [dg.AssetKey([model, name]) for name in assets] for model in models}
         everything = dg.AssetSelection.assets(*(key for group in keys.values() for key in group))
-        jobs.append(dg.define_asset_job(pipeline, everything, tags={TRIGGER_TAG: "job"}))
+        jobs.append(
+            dg.define_asset_job(
+                pipeline,
+                everything,
+                description=f"The {pipeline} of every model: {', '.join(assets)}.",
+                tags={TRIGGER_TAG: "job"},
+            )
+        )
         for model, group in keys.items():
             tags = {MODEL_TAG: model, TRIGGER_TAG: "job"}
             selection = dg.AssetSelection.assets(*group)
-            jobs.append(dg.define_asset_job(f"{model}_{pipeline}", selection, tags=tags))
+            description = f"The {pipeline} of {model}: {', '.join(assets)}."
+            name = f"{model}_{pipeline}"
+            jobs.append(dg.define_asset_job(name, selection, description=description, tags=tags))
     return jobs
 
 

@@ -168,14 +168,12 @@ def _origin(registry: Registry, model: str, record: dict[str, Any]) -> dict[str,
 
 
 def _approver(approvals: list[dict[str, Any]], record: dict[str, Any]) -> str | None:
-    given = [
-        approval["by"]
-        for approval in approvals
-        if _same(approval, record)
-        and approval["decision"] == "approved"
-        and approval["time"] <= record["ended"]
-    ]
-    return given[-1] if given else None
+    """Whose approval held when the deployment began: the last word before it, if it was one."""
+    said = [a for a in approvals if _same(a, record) and a["time"] <= record["started"]]
+    if not said or said[-1]["decision"] != "approved":
+        return None
+    expires = said[-1]["expires"]
+    return None if expires and expires <= record["started"] else said[-1]["by"]
 
 
 def _override(overrides: list[dict[str, Any]], record: dict[str, Any]) -> str | None:

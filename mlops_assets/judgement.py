@@ -10,10 +10,11 @@ from mlops_assets.files import read_json
 from mlops_assets.gates import Facts, Policy, Verdict, policy_of, verdicts
 from mlops_assets.spec import Gates
 from resources.artifacts import Artifacts
+from resources.attempts import CutShort
 from resources.environment import Environment
 from resources.registry import Registry, Version
 from resources.serving import Serving
-from resources.training import RunContext, Training, TrainingError
+from resources.training import RunContext, Training, TrainingError, TrainingKilledError
 from resources.verification import Verification
 
 #: Kind of the registry's records of what served where.
@@ -127,6 +128,8 @@ class Judge(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgume
             try:
                 self.training.run(context, request, output)
                 found = read_json(output / "comparison.json")
+            except TrainingKilledError as error:
+                raise CutShort(str(error), allow_retries=False) from None
             except TrainingError as error:
                 found = {
                     "champion": champion.digest,
@@ -154,7 +157,10 @@ def promotion(registry: Registry, version: Version, environment: Environment) ->
     if before and has_served(registry, version, before):
         found.append(Verdict("promotion", "open", f"served {before} with its samples passed"))
     elif before:
-        reason = f"has not served {before} yet; materialize {before}_endpoint first"
+        reason = (
+            f"version {version.version} has not served {before} yet; "
+            f"materialize {before}_endpoint first"
+        )
         found.append(Verdict("promotion", "closed", reason))
     approved = approval.verdict(registry, version, environment)
     return [*found, approved] if approved else found

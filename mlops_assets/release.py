@@ -82,7 +82,7 @@ def _release(
     # The report first, then the branch: what is reported later is then a change to come.
     known = _seen(context, loaded.name)
     commit = git.resolve(loaded, config.commit, config.dirty)
-    tag_run(context, COMMIT_TAG, commit.commit)
+    tag_run(context, COMMIT_TAG, commit.commit[:12])
     code = known.version if known else ""
     contract = str(known.metadata["contract"]) if known else ""
     if config.commit is None and not config.dirty and commit.tree != code:

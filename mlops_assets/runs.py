@@ -1,8 +1,11 @@
 """Which process works on a run, so that a run whose process is gone is not waited for."""
 
+import json
 import os
+import socket
 
 import dagster as dg
+from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from mlops_assets.scoring import processes
 
@@ -14,6 +17,12 @@ MODEL_TAG = "mlops/model"
 TRIGGER_TAG = "mlops/trigger"
 COMMIT_TAG = "mlops/commit"
 VERSION_TAG = "mlops/version"
+
+_UNFINISHED = (
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
 
 
 def tag_run(context: dg.AssetExecutionContext, tag: str, value: str) -> None:
@@ -39,16 +48,34 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
     A killed run says STARTED for ever, and what waits for runs in progress would wait for it.
     """
-    unfinished = dg.RunsFilter(
-        statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-    )
-    dead = [
-        run
-        for run in instance.get_runs(unfinished)
-        if PROCESS_TAG in run.tags and not is_running(run.tags[PROCESS_TAG])
-    ]
-    for run in dead:
-        instance.report_run_failed(
-            run, f"process {run.tags[PROCESS_TAG].partition('@')[0]} ended without a word"
-        )
-    return [run.run_id for run in dead]
+    found = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
+    dead = [(run, why) for run in found if (why := _death(run))]
+    for run, why in dead:
+        instance.report_run_failed(run, why)
+    return [run.run_id for run, _ in dead]
+
+
+def _death(run: dg.DagsterRun) -> str | None:
+    """Why nobody works on a run, nor ever will; None as far as somebody may."""
+    if PROCESS_TAG in run.tags:
+        process = run.tags[PROCESS_TAG]
+        if is_running(process):
+            return None
+        return f"process {process.partition('@')[0]} ended without a word"
+    if run.status == dg.DagsterRunStatus.STARTING and not _listens(run.tags.get(GRPC_INFO_TAG)):
+        # A process of it that lives on all the same sees that the run has ended, and ends too.
+        return "the code server that was to start it has ended"
+    return None
+
+
+def _listens(server: str | None) -> bool:
+    """Whether a code server is there: False only if it was one of this machine, and is not."""
+    path = json.loads(server or "{}").get("socket")
+    if not path:
+        return True
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+    return True

@@ -44,6 +44,10 @@ class Refused(dg.Failure):
     """Gates are closed: nothing was done."""
 
 
+class CutShort(dg.Failure):
+    """Ended from outside, not by an error of its own: the attempt stays open, to be repeated."""
+
+
 class Attempts(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
     """Documents ``<asset>.json`` below one root: the last attempt of each."""
 
@@ -91,11 +95,9 @@ class Attempts(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArg
             else:
                 work.end("failed")
             raise
-        except dg.Failure:
-            work.end("failed")
-            raise
-        except BaseException:
-            if _cancelled(context.instance, run_id):
+        except BaseException as error:
+            own = isinstance(error, dg.Failure) and not isinstance(error, CutShort)
+            if own or _cancelled(context.instance, run_id):
                 work.end("failed")
             raise
         work.end("succeeded")

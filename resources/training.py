@@ -15,11 +15,18 @@ from dagster._core.errors import DagsterPipesExecutionError
 
 from mlops_assets.files import read_json, write_atomic
 
+#: What ends a process from outside; another signal is a crash of its own.
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 RunContext = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 
 
 class TrainingError(Exception):
     """Training ended without a model; the message is the child's own, or how it ended."""
+
+
+class TrainingKilledError(TrainingError):
+    """Somebody, or the system, ended the training process; the same again may succeed."""
 
 
 class Training(dg.ConfigurableResource, ABC):  # pyright: ignore[reportMissingTypeArgument]
@@ -32,6 +39,7 @@ class Training(dg.ConfigurableResource, ABC):  # pyright: ignore[reportMissingTy
         The child's log lines reach the run's log as they come; an interrupted run ends the child.
 
         Raises:
+            TrainingKilledError: the child was ended from outside.
             TrainingError: with the child's own message.
         """
 
@@ -49,10 +57,10 @@ class LocalTraining(Training):
         try:
             client.run(context=context.op_execution_context, command=command)
         except DagsterPipesExecutionError as error:
-            raise TrainingError(_reason(output, str(error))) from None
+            raise _error(output, str(error)) from None
         wanted = "comparison.json" if request["mode"] == "compare" else "evidence.json"
         if not (output / wanted).is_file():  # train.py ended the process, with exit code 0
-            raise TrainingError(_reason(output, ""))
+            raise _error(output, "")
 
 
 def _environment(output: Path) -> dict[str, str]:
@@ -65,17 +73,21 @@ def _environment(output: Path) -> dict[str, str]:
     }
 
 
-def _reason(output: Path, error: str) -> str:
+def _error(output: Path, error: str) -> TrainingError:
     path = output / "error.json"
     if path.is_file():
         found = read_json(path)
-        return f"{found['message']}\n{found.get('traceback') or ''}".rstrip()
+        return TrainingError(f"{found['message']}\n{found.get('traceback') or ''}".rstrip())
     hang = output / "timeout.txt"
     if hang.is_file() and hang.stat().st_size:
-        return f"timeout_seconds of model.yaml is over\n{hang.read_text(encoding='utf-8')}"
+        text = hang.read_text(encoding="utf-8")
+        return TrainingError(f"timeout_seconds of model.yaml is over\n{text}")
     code = error.rpartition("code ")[2].rstrip(".")
     if code.lstrip("-").isdigit() and int(code) < 0:
-        name = signal.Signals(-int(code)).name
-        hint = "; the machine may have run out of memory" if name == "SIGKILL" else ""
-        return f"the training process was ended by {name}{hint}"
-    return f"the training process ended without a result or an error (exit code {code or '0'})"
+        by = signal.Signals(-int(code))
+        hint = "; the machine may have run out of memory" if by == signal.SIGKILL else ""
+        kind = TrainingKilledError if by in FROM_OUTSIDE else TrainingError
+        return kind(f"the training process was ended by {by.name}{hint}")
+    return TrainingError(
+        f"the training process ended without a result or an error (exit code {code or '0'})"
+    )

@@ -1,11 +1,26 @@
 """The conditions, on real assets: what changes is made once, and what is closed waits."""
 
+import datetime as dt
+import io
 import json
+import logging
+from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pytest
 
+from mlops_assets.approval import decide
+from mlops_assets.automation import Tick
+from mlops_assets.definitions import build_resources
+from mlops_assets.runs import PROCESS_TAG, process_name
+from mlops_assets.sensors.automation import MOST_ASSETS, AutomationSensor, split_by_model
+from resources.attempts import MOST_TRIES, Attempt, Attempts
+from resources.environment import load_profile
+from resources.registry import Version
+from resources.training import LocalTraining
 from tests.conftest import Platform
-from tests.repository import MODEL_YAML, TRAIN_PY, WORSE_TRAIN_PY, rows
+from tests.repository import MODEL_YAML, TRAIN_PY, WORSE_TRAIN_PY, make_repository, rows
 
 RELEASED = ["dataset", "package", "registered_model", "trained_model"]
 DEPLOYED = ["production_endpoint", "staging_endpoint"]
@@ -114,7 +129,7 @@ def test_production_waits_for_a_person(platform: Platform) -> None:
     platform.see()
     assert platform.settle() == [RELEASED, ["staging_endpoint"]]
     assert not platform.materialize("production_endpoint")
-    assert "version 1 waits for approval" in platform.failures
+    assert "waits for approval" in platform.failures
     by_ada = {"by": "ada", "reason": "looks right"}
     assert platform.materialize("production_approval")
     assert platform.settle() == []
@@ -147,3 +162,227 @@ def test_a_rollback_stays_until_the_next_release(platform: Platform, by_hand: bo
         platform.see()
         assert platform.settle() == [RELEASED[1:], DEPLOYED]
         assert (platform.serves("staging"), platform.serves("production")) == (1, 1)
+
+
+def look(platform: Platform) -> tuple[list[dg.RunRequest], str]:
+    """One tick whose runs are not started: what it asks for, and what its log says."""
+    repository = platform.defs.get_repository_def()
+    sensor = repository.get_sensor_def("automation")
+    assert isinstance(sensor, AutomationSensor)
+    sensor.watch_seconds = 0.0
+    context = dg.build_sensor_context(
+        instance=platform.instance, repository_def=repository, cursor=platform.cursor
+    )
+    written = io.StringIO()
+    context.log.addHandler(logging.StreamHandler(written))
+    data = sensor.evaluate_tick(context)
+    platform.cursor = data.cursor
+    return list(data.run_requests or []), f"{written.getvalue()}{data.skip_message or ''}"
+
+
+def begun(platform: Platform, process: str, *names: str) -> str:
+    """A run of some assets that says it is going on; its id."""
+    keys = [dg.AssetKey(["rent", name]) for name in names]
+    job = platform.defs.resolve_implicit_global_asset_job_def()
+    run = platform.instance.create_run_for_job(
+        job_def=job.get_subset(asset_selection=set(keys)),
+        asset_selection=frozenset(keys),
+        status=dg.DagsterRunStatus.STARTED,
+        tags={PROCESS_TAG: process},
+    )
+    return run.run_id
+
+
+def attempts(platform: Platform) -> Attempts:
+    found = build_resources(platform.profile)["attempts"]
+    assert isinstance(found, Attempts)
+    return found
+
+
+def test_a_run_that_goes_on_is_waited_for(platform: Platform) -> None:
+    platform.see()
+    run_id = begun(platform, process_name(), "trained_model")
+    requests, said = look(platform)
+    assert requests == []
+    assert "rent/dataset: never made from what is there; waits for the run of trained_model" in said
+    run = platform.instance.get_run_by_id(run_id)
+    assert run is not None
+    platform.instance.report_run_failed(run)
+    requests, said = look(platform)
+    assert len(requests) == 1
+    assert "rent/dataset: never made from what is there" in said
+    assert requests[0].tags["mlops/model"] == "rent"
+    assert requests[0].tags["mlops/trigger"] == "raw_data, contract"
+
+
+def test_a_run_whose_process_is_gone_is_not_waited_for(platform: Platform) -> None:
+    platform.see()
+    run_id = begun(platform, f"{2**22 + 1}@1.00", *RELEASED)
+    requests, said = look(platform)
+    assert [sorted(k.path[-1] for k in r.asset_selection or []) for r in requests] == [RELEASED]
+    assert f"run {run_id} had no process any more and is marked as failed" in said
+    run = platform.instance.get_run_by_id(run_id)
+    assert run is not None
+    assert run.status == dg.DagsterRunStatus.FAILURE
+
+
+def test_what_is_cut_short_is_tried_again_a_few_times(platform: Platform) -> None:
+    platform.see()
+    key = dg.AssetKey(["rent", "dataset"])
+    for tries in range(1, MOST_TRIES + 1):
+        requests, said = look(platform)
+        assert len(requests) == 1
+        assert ("cut short" in said) == (tries > 1)
+        asked = attempts(platform).last(key)
+        assert asked is not None
+        assert (asked.outcome, asked.tries) == ("requested", tries)
+        attempts(platform).write(key, asked.model_copy(update={"outcome": "started"}))
+    for _ in range(2):
+        requests, said = look(platform)
+        assert requests == []
+        assert "rent/dataset: given up after 3 runs that were cut short; see their logs" in said
+    platform.data(rows(10, start=300), "more.csv")
+    platform.see()
+    requests, said = look(platform)
+    assert "rent/dataset: raw_data changed" in said
+    assert [sorted(k.path[-1] for k in r.asset_selection or []) for r in requests] == [RELEASED]
+
+
+def test_changes_during_a_run_give_one_more(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, changes = LocalTraining.run, iter([1, 2])
+
+    def meanwhile(*arguments: Any) -> None:
+        for number in changes:  # only while the first one trains
+            platform.repository.train_py(f"{TRAIN_PY}\n# {number}\n")
+            platform.data(rows(10, start=300 * number), f"{number}.csv")
+            platform.see()
+            assert look(platform)[0] == []
+        original(*arguments)
+
+    monkeypatch.setattr(LocalTraining, "run", meanwhile)
+    platform.see()
+    assert platform.tick() == [RELEASED]
+    # And one that comes after its last step, before the next tick.
+    platform.repository.train_py(f"{TRAIN_PY}\n# 3\n")
+    platform.see()
+    assert sorted(platform.tick()) == [RELEASED, DEPLOYED]
+    # Deployed is what was newest when that began: which of the two came first does not matter.
+    assert platform.settle() in ([], [DEPLOYED])
+    assert (platform.serves("staging"), platform.serves("production")) == (2, 2)
+    assert len(platform.registry.versions("rent")) == 2
+    newest = platform.registry.version("rent", 2).manifest
+    assert newest.snapshot.rows == 220
+    assert newest.source.commit == platform.repository.git("rev-parse", "HEAD")
+
+
+def test_an_approval_that_does_not_fit_triggers_nothing(platform: Platform) -> None:
+    environment(platform, "production", approval="required")
+    production = platform.profile.environment("production")
+    assert platform.materialize(*RELEASED), platform.failures
+    registry = platform.registry
+    version = registry.version("rent", 1)
+
+    def approve(what: Version, **options: Any) -> None:
+        decide(registry, what, production, "approved", by="ada", reason="r", **options)
+
+    # Before staging, where this release did not get through.
+    platform.see()
+    staging = dg.AssetKey(["rent", "staging_endpoint"])
+    attempts(platform).write(staging, Attempt(inputs={"release": "1"}, outcome="failed"))
+    approve(version)
+    requests, said = look(platform)
+    assert requests == []
+    assert "rent/production_endpoint: version 1 has not served staging yet" in said
+    attempts(platform).forget(staging)
+    decide(registry, version, production, "rejected", by="ada", reason="wait")
+    assert platform.settle() == [["staging_endpoint"]]
+    other = Version("rent", 1, "0" * 64, version.bundle)
+    approve(other)
+    assert look(platform)[0] == []
+    approve(version, expires=dt.timedelta(microseconds=1))
+    requests, said = look(platform)
+    assert requests == []
+    assert "the approval by ada has expired at" in said
+    assert not platform.materialize("production_endpoint")
+    approve(version)
+    assert platform.settle() == [["production_endpoint"]]
+
+
+def test_an_approval_that_is_taken_back_in_time(platform: Platform) -> None:
+    environment(platform, "production", approval="required")
+    production = platform.profile.environment("production")
+    platform.see()
+    platform.settle()
+    version = platform.registry.version("rent", 1)
+    decide(platform.registry, version, production, "approved", by="ada", reason="r")
+    requests, _ = look(platform)
+    assert [r.asset_selection for r in requests] == [[dg.AssetKey(["rent", "production_endpoint"])]]
+    decide(platform.registry, version, production, "rejected", by="grace", reason="no")
+    # The run that was asked for comes to the endpoint after that.
+    assert not platform.materialize("production_endpoint")
+    assert "rejected by grace: no" in platform.failures
+    assert platform.settle() == []
+    assert platform.serves("production") is None
+
+
+def test_a_hundred_models_in_several_sensors(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "clone")
+    names = ["rent", *(f"rent{number:02}" for number in range(99))]
+    for name in names[1:]:
+        repository.write(f"mlops_assets/models/{name}/model.yaml", MODEL_YAML)
+        repository.write(f"mlops_assets/models/{name}/train.py", TRAIN_PY)
+    repository.commit("many models")
+    profile = load_profile({"MLOPS_HOME": str(tmp_path / "home")}, repository.path)
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        platform = Platform(repository, profile, instance)
+        platform.data(rows(20))
+        platform.see()
+        located = platform.defs.get_repository_def()
+        sensors = [s for s in located.sensor_defs if isinstance(s, AutomationSensor)]
+        assert [sensor.name for sensor in sensors] == ["automation", "automation_2"]
+        asked: list[list[str]] = []
+        for sensor in sensors:
+            chosen = sensor.asset_selection.resolve(located.asset_graph)
+            conditions = [k for k in chosen if located.asset_graph.get(k).automation_condition]
+            assert len(conditions) <= MOST_ASSETS
+            sensor.watch_seconds = 0.0
+            context = dg.build_sensor_context(instance=instance, repository_def=located)
+            requests = sensor.evaluate_tick(context).run_requests or []
+            asked += [sorted(k.path[-1] for k in r.asset_selection or []) for r in requests]
+            assert {len({k.path[0] for k in r.asset_selection or []}) for r in requests} == {1}
+            assert {r.tags["mlops/model"] for r in requests} == {k.path[0] for k in conditions}
+        assert asked == [RELEASED] * 100
+
+
+def test_one_run_per_model_and_pipeline() -> None:
+    keys = [
+        dg.AssetKey([model, name]) for model in ("rent", "sales") for name in RELEASED + DEPLOYED
+    ]
+    changed = {keys[3]: {"training_code": "a", "dataset": "b"}, keys[4]: {"release": "1"}}
+    tick = Tick(logging.getLogger("tick"), set(), changed)
+    request = dg.RunRequest(asset_selection=keys, tags={"kept": "yes"})
+    found = [(r.tags, len(r.asset_selection or [])) for r in split_by_model(request, tick)]
+    tags = {"kept": "yes", "mlops/model": "rent"}
+    assert found == [
+        ({**tags, "mlops/trigger": "training_code, dataset"}, 4),
+        ({**tags, "mlops/trigger": "release"}, 2),
+        ({**tags, "mlops/model": "sales", "mlops/trigger": ""}, 4),
+        ({**tags, "mlops/model": "sales", "mlops/trigger": ""}, 2),
+    ]
+
+
+def test_gates_that_a_later_run_did_not_come_to(platform: Platform) -> None:
+    """Their last answer counts, whatever was planned since, and never came about."""
+    assert platform.materialize(*RELEASED), platform.failures
+    run_id = begun(platform, process_name(), *RELEASED)
+    platform.see()
+    requests, _ = look(platform)
+    assert [sorted(k.path[-1] for k in r.asset_selection or []) for r in requests] == [DEPLOYED]
+    run = platform.instance.get_run_by_id(run_id)
+    assert run is not None
+    platform.instance.report_run_failed(run)
+    for name in DEPLOYED:
+        attempts(platform).forget(dg.AssetKey(["rent", name]))
+    assert len(look(platform)[0]) == 1

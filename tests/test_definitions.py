@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from mlops_assets.definitions import build_definitions
 from resources.environment import checkout, load_profile
+from tests.conftest import Platform
 from tests.repository import MODEL_YAML, make_repository
 
 LOAD = """
@@ -95,3 +97,14 @@ def test_dagster_itself_finds_the_code_location(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Validation successful for code location mlops_assets" in done.stderr + done.stdout
+
+
+def test_a_launchpad_cannot_swap_what_gates_look_at(released: Platform) -> None:
+    job = released.defs.resolve_implicit_global_asset_job_def()
+    for name in ("registry", "judge", "io_manager"):
+        with pytest.raises(dg.DagsterInvalidConfigError, match="unexpected config entry"):
+            job.execute_in_process(
+                instance=released.instance,
+                asset_selection=[dg.AssetKey(["rent", "staging_endpoint"])],
+                run_config={"resources": {name: {"config": {"root": "/tmp/other"}}}},
+            )

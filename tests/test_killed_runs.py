@@ -6,11 +6,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import dagster as dg
 import psutil
 
+from mlops_assets.assets.registered_model import GATES_ATTEMPT
+from mlops_assets.definitions import build_resources
 from mlops_assets.runs import PROCESS_TAG, fail_dead_runs
 from resources.endpoints.base import EndpointError, Request
 from resources.environment import checkout
@@ -112,16 +114,61 @@ def test_the_training_process_ends_with_its_run(platform: Platform) -> None:
     request = str(platform.profile.home)
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
-        left = [p for p in psutil.process_iter(["cmdline"]) if _trains(p, request)]
+        left = [p for p in psutil.process_iter(["cmdline"]) if _trains(p.info["cmdline"], request)]
         if not left:
             break
         time.sleep(0.1)
     assert left == []
 
 
-def _trains(process: psutil.Process, home: str) -> bool:
-    command = " ".join(process.info["cmdline"] or [])
+def _trains(arguments: list[str] | None, home: str) -> bool:
+    command = " ".join(arguments or [])
     return "training.runner" in command and home in command
+
+
+@contextmanager
+def children_killed(platform: Platform) -> Iterator[list[int]]:
+    """Kill every training process of this process's runs; their ids."""
+    killed: list[int] = []
+    ending = threading.Event()
+
+    def hunt() -> None:
+        while not ending.wait(0.02):
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if _trains(child.cmdline(), str(platform.profile.home)):
+                        child.kill()
+                        killed.append(child.pid)
+
+    hunter = threading.Thread(target=hunt)
+    hunter.start()
+    try:
+        yield killed
+    finally:
+        ending.set()
+        hunter.join()
+
+
+def test_a_killed_training_process_is_no_verdict(released: Platform) -> None:
+    """Neither on the code that it trained, nor on the versions that it compared."""
+    platform = released
+    assert platform.materialize(*CHAIN[3:]), platform.failures
+    platform.repository.train_py(TRAIN_PY + "\n# the next version\n")
+    attempts = build_resources(platform.profile)["attempts"]
+    with children_killed(platform) as killed:
+        assert not platform.materialize(*CHAIN[:3])
+    assert killed
+    assert "the training process was ended by SIGKILL" in platform.failures
+    assert attempts.last(dg.AssetKey(["rent", "trained_model"])).outcome == "started"
+    assert platform.materialize(*CHAIN[:3]), platform.failures
+    for record in (platform.profile.home / "registry/rent/records/comparisons").iterdir():
+        record.unlink()
+    with children_killed(platform):
+        assert not platform.materialize("registered_model")
+    assert platform.registry.records("rent", "comparisons") == []
+    assert attempts.last(dg.AssetKey(["rent", GATES_ATTEMPT])).outcome == "started"
+    assert platform.materialize("registered_model"), platform.failures
+    assert platform.check("champion").passed
 
 
 def test_a_dead_run_is_marked_failed(platform: Platform) -> None:

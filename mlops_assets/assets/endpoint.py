@@ -218,7 +218,7 @@ def _metadata(
         "version": version.version,
         "digest": version.digest,
         "outcome": rollout.outcome,
-        "previous_version": rollout.previous or 0,
+        "previous_version": str(rollout.previous or "none"),
         "url": dg.MetadataValue.url(url),
         "commit": version.manifest.source.commit,
         "verdicts": dg.MetadataValue.md(table(judged)),
@@ -255,7 +255,7 @@ def _live_checks(
                 check_name=name,
                 asset_key=key,
                 description=description,
-                metadata={"version": endpoint.version, **metadata},
+                metadata={"version": str(endpoint.version), **metadata},
             )
         )
     return found

@@ -81,7 +81,7 @@ def _package(
                 description=f"differs from the registered version: {', '.join(differing)}"
                 if differing
                 else "every file is what was registered",
-                metadata={"version": version.version},
+                metadata={"version": str(version.version)},
             )
         ],
     )

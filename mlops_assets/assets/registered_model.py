@@ -230,8 +230,8 @@ def _own_gates(
             check_name=gate,
             asset_key=key,
             severity=dg.AssetCheckSeverity.WARN if only_a_warning else dg.AssetCheckSeverity.ERROR,
-            description=f"{verdict.status}: {verdict.reason}",
-            metadata={"version": version.version, "digest": version.digest},
+            description=f"{verdict.status.replace('_', ' ')}: {verdict.reason}",
+            metadata={"version": str(version.version), "digest": version.digest},
         )
 
 
@@ -245,7 +245,7 @@ def _environment_gate(
         asset_key=key,
         description=f"closed: {', '.join(closed)}" if closed else "open",
         metadata={
-            "version": version.version,
+            "version": str(version.version),
             "digest": version.digest,
             "verdicts": dg.MetadataValue.md(table(verdicts)),
         },

@@ -21,13 +21,13 @@ from mlops_assets.release import (
 )
 from mlops_assets.spec import ModelSpec
 from resources.artifacts import Artifacts
-from resources.attempts import Attempts
+from resources.attempts import Attempts, CutShort
 from resources.environment import Profile
 from resources.git import GitSource
 from resources.references import References
 from resources.registry import Registry, Version
 from resources.serving import Serving
-from resources.training import Training, TrainingError
+from resources.training import Training, TrainingError, TrainingKilledError
 from resources.verification import Verification
 
 
@@ -78,6 +78,8 @@ def trained_model(
                     output.mkdir()
                     try:
                         training.run(context, request, output)
+                    except TrainingKilledError as error:
+                        raise CutShort(str(error), allow_retries=False) from None
                     except TrainingError as error:
                         raise dg.Failure(str(error), allow_retries=False) from None
                     _keep_comparison(registry, model, name, output)
@@ -133,26 +135,12 @@ def _keep_comparison(registry: Registry, model: str, name: str, output: Path) ->
 
 
 def _metadata(reference: TrainedModel, folder: Path) -> dict[str, Any]:
-    """Metrics as plain numbers, so that the page plots them; pictures inline."""
+    """Metrics as plain numbers, so that the page plots them; all that is to be seen in one text."""
     evidence = Evidence.model_validate_json((folder / "evidence.json").read_bytes())
     commit = reference.commit
-    intervals = dg.MetadataValue.table(
-        [
-            dg.TableRecord({"metric": n, "value": m.value, "lower": m.lower, "upper": m.upper})
-            for n, m in evidence.metrics.items()
-        ]
-    )
-    slices = "\n".join(
-        f"| {s.column} | {s.value} | {s.rows} | "
-        + ", ".join(f"{n} {v:.3g}" for n, v in s.metrics.items() if v is not None)
-        + " |"
-        for s in evidence.slices
-    )
     return {
-        **{name: metric.value for name, metric in evidence.metrics.items()},
-        "intervals": intervals,
-        "slices": dg.MetadataValue.md(f"| column | value | rows | metrics |\n|-|-|-|-|\n{slices}"),
-        **{path.stem: picture(path) for path in sorted((folder / "pictures").glob("*.png"))},
+        "evaluation": dg.MetadataValue.md(evaluation(evidence, folder / "pictures")),
+        **{name: float(f"{metric.value:.6g}") for name, metric in evidence.metrics.items()},
         "commit": commit.commit,
         "author": commit.author,
         "message": commit.message,
@@ -166,7 +154,26 @@ def _metadata(reference: TrainedModel, folder: Path) -> dict[str, Any]:
     }
 
 
-def picture(path: Path) -> dg.MarkdownMetadataValue:
-    """A PNG as the page shows it."""
+def evaluation(evidence: Evidence, pictures: Path) -> str:
+    """Metrics with their intervals, slices and pictures, as Markdown."""
+    metrics = "".join(
+        f"| {name} | {m.value:.4g} | {m.lower:.4g} to {m.upper:.4g} |\n"
+        for name, m in evidence.metrics.items()
+    )
+    slices = "".join(
+        f"| {s.column} | {s.value} | {s.rows} | "
+        + ", ".join(f"{n} {v:.3g}" for n, v in s.metrics.items() if v is not None)
+        + " |\n"
+        for s in evidence.slices
+    )
+    parts = [f"| metric | value | 95 % interval |\n|---|---|---|\n{metrics}"]
+    if slices:
+        parts.append(f"| column | value | rows | metrics |\n|---|---|---|---|\n{slices}")
+    parts += [picture(path) for path in sorted(pictures.glob("*.png"))]
+    return "\n\n".join(parts)
+
+
+def picture(path: Path) -> str:
+    """A PNG inside Markdown."""
     encoded = base64.b64encode(path.read_bytes()).decode()
-    return dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{encoded})")
+    return f"![{path.stem}](data:image/png;base64,{encoded})"

@@ -1,5 +1,6 @@
 """The sensor that evaluates the conditions, and asks for one run per model and pipeline."""
 
+import logging
 import time
 import warnings
 from collections import defaultdict
@@ -39,6 +40,7 @@ class AutomationSensor(dg.AutomationConditionSensorDefinition):
         Dagster's daemon begins a tick every 5 seconds; waiting inside it for what the other
         sensors report, and for runs to end, takes most of that from each stage of a release.
         """
+        context.log.setLevel(logging.INFO)  # Dagster writes a line per asset into a file per tick
         end = time.monotonic() + self.watch_seconds
         while True:
             news = _news(context.instance)
@@ -65,7 +67,7 @@ class AutomationSensor(dg.AutomationConditionSensorDefinition):
             self._ground.attempts.request(key, inputs)
         if requests:
             return copy(data, run_requests=requests)
-        return copy(data, skip_message=f"{len(tick.busy)} assets in runs, nothing else to do")
+        return copy(data, skip_message="; ".join(tick.said) or "nothing has changed")
 
     def with_attributes(self, **_: Any) -> "AutomationSensor":
         """Dagster attaches jobs to a copy; this sensor has none."""

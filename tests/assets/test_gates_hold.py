@@ -28,7 +28,7 @@ def release_a_worse_one(platform: Platform) -> None:
 def test_the_whole_chain_and_again_without_a_change(platform: Platform) -> None:
     serve_a_good_version(platform)
     assert platform.metadata("trained_model")["r2"] > 0.9
-    assert "data:image/png;base64," in platform.metadata("trained_model")["importance"]
+    assert "data:image/png;base64," in platform.metadata("trained_model")["evaluation"]
     assert "What a flat costs." in platform.metadata("registered_model")["card"]
     assert platform.metadata("production_endpoint")["outcome"] == "deployed"
     assert all(platform.checks.values()), platform.checks

@@ -1,0 +1,15 @@
+"""A short version of tests/system/test_fuzz.py; both print what they did."""
+
+import tempfile
+from pathlib import Path
+
+from tests.at_rest import check
+from tests.exactly_once import Action, fuzzed, played
+
+
+def anything_may_happen(done: list[Action]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        played(Path(folder) / "world", done, check)
+
+
+test_anything_may_happen = fuzzed(anything_may_happen, number=40, examples=2)
