@@ -11,12 +11,21 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import (
+    COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES as ANSWERED,
+)
+from dagster._core.storage.event_log.base import EventLogStorage
 
-from mlops_assets.assets.endpoint import asset_name, environment_of
-from mlops_assets.assets.registered_model import GATES_ATTEMPT, environment_check, gates_inputs
+from mlops_assets.assets.endpoint import RELEASE_INPUT, asset_name, environment_of
+from mlops_assets.assets.registered_model import (
+    GATES_ATTEMPT,
+    Release,
+    environment_check,
+    gates_inputs,
+    releases,
+)
 from mlops_assets.assets.sources import RAW_DATA, TRAINING_CODE, Seen, seen_in
 from mlops_assets.gates import GATES
 from mlops_assets.judgement import promotion
@@ -24,7 +33,7 @@ from mlops_assets.references import DatasetSnapshot, RegisteredModel, TrainedMod
 from resources.attempts import MOST_TRIES, Attempt, Attempts
 from resources.environment import Profile
 from resources.references import R, References
-from resources.registry import Registry, RegistryError
+from resources.registry import Registry
 
 #: The assets of a release; the others deploy it.
 RELEASE = ("dataset", "trained_model", "registered_model", "package")
@@ -106,7 +115,7 @@ class Level(dg.AutomationCondition[dg.AssetKey]):
         look = Look(context, self._ground)
         try:
             requested, reason = self._decide(look)
-        except (OSError, ValueError, RegistryError) as error:
+        except Exception as error:
             # Damaged state of one model must not hold up the others.
             requested, reason = False, f"cannot be decided: {type(error).__name__}: {error}"
         if reason:
@@ -183,20 +192,28 @@ class Look:
         """Whether a run that makes the asset has not ended."""
         return self.asset(name) in TICK.get().busy
 
-    def closed_gates(self, names: Sequence[str], version: RegisteredModel) -> list[str]:
+    def closed_gates(self, names: Sequence[str], digest: str) -> list[str]:
         """Of some checks on registered_model, those that have not passed for a version."""
         keys = [dg.AssetCheckKey(self.asset("registered_model"), name) for name in names]
-        instance = self._context.asset_graph_view.instance
-        records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
-        return [k.name for k in keys if not _passed(records.get(k), version)]
+        storage = self._context.asset_graph_view.instance.event_log_storage
+        return [key.name for key in keys if not _passed(storage, key, digest)]
 
 
-def _passed(record: Any, version: RegisteredModel) -> bool:
-    event = record.event if record else None
-    evaluation = event.dagster_event.asset_check_evaluation_data if event else None
-    if evaluation is None or "digest" not in evaluation.metadata:
-        return False
-    return bool(evaluation.passed and evaluation.metadata["digest"].value == version.digest)
+#: How far back the answer about a version is looked for: so many later ones may wait beside it.
+MOST_ANSWERS = 20
+
+
+def _passed(storage: EventLogStorage, key: dg.AssetCheckKey, digest: str) -> bool:
+    """The last answer about a version. A later run may have planned to ask again, and have died."""
+    for record in storage.get_asset_check_execution_history(
+        key, limit=MOST_ANSWERS, status=ANSWERED
+    ):
+        answer = record.event.dagster_event if record.event else None
+        evaluation = answer.asset_check_evaluation_data if answer else None
+        about = evaluation.metadata.get("digest") if evaluation else None
+        if evaluation and about and about.value == digest:
+            return evaluation.passed
+    return False
 
 
 class SnapshotOnChange(Level):
@@ -258,7 +275,7 @@ class PackageWhenGatesOpen(Level):
         inputs = {"registered_model": version.digest}
         if difference(look.ground.attempts.last(look.key), inputs) is None:
             return wait("")
-        closed = look.closed_gates(list(GATES), version)
+        closed = look.closed_gates(list(GATES), version.digest)
         if closed:
             return wait(f"version {version.version} is held back by {', '.join(closed)}")
         return Wanted(inputs)
@@ -276,27 +293,39 @@ class DeployWhenGatesOpen(Level):
         return (look.key.path[-1],)
 
     def wanted(self, look: Look) -> Wanted:
-        """The release."""
-        released = look.latest("registered_model", RegisteredModel)
-        if released is None:
-            return wait("")
-        inputs = {"release": str(released.release)}
-        if difference(look.ground.attempts.last(look.key), inputs) is None:
-            return wait("")
+        """The newest release that nothing is closed to, if it is newer than the last one tried."""
+        last = look.ground.attempts.last(look.key)
+        reason = ""
+        for released in reversed(newer_releases(look.ground.registry, look.model, last)):
+            closed = self._closed(look, released)
+            if closed is None:
+                return Wanted({RELEASE_INPUT: str(released.release)})
+            reason = reason or closed
+        return wait(reason)
+
+    def _closed(self, look: Look, released: Release) -> str | None:
+        """What holds a release back, in words."""
         environment = look.ground.profile.environment(environment_of(look.key))
-        what = f"version {released.version}"
-        closed = look.closed_gates([environment_check(environment.name)], released)
-        if closed:
-            return wait(f"{what} is held back by {closed[0]}")
         version = look.ground.registry.version(look.model, released.version)
+        if look.closed_gates([environment_check(environment.name)], version.digest):
+            check = environment_check(environment.name)
+            return f"version {version.version} is held back by {check}"
         held = [v for v in promotion(look.ground.registry, version, environment) if not v.passed]
         before = environment.promotes_from
         if before and look.requested(asset_name(before)):
             # Served there in the same run before this environment's turn comes.
-            held = [verdict for verdict in held if verdict.gate != "promotion"]
-        if held:
-            return wait(held[0].reason)
-        return Wanted(inputs)
+            asked = TICK.get().changed.get(look.asset(asset_name(before)), {})
+            if asked.get(RELEASE_INPUT) == str(released.release):
+                held = [verdict for verdict in held if verdict.gate != "promotion"]
+        return held[0].reason if held else None
+
+
+def newer_releases(registry: Registry, model: str, last: Attempt | None) -> list[Release]:
+    """Releases after the last one that was tried, that one too if its attempt was cut short."""
+    done = int(last.inputs.get(RELEASE_INPUT, 0)) if last else 0
+    if last and not last.ended:
+        done -= 1
+    return [release for release in releases(registry, model) if release.release > done]
 
 
 class Conditions:

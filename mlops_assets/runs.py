@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import time
 
 import dagster as dg
 from dagster._core.storage.tags import GRPC_INFO_TAG
@@ -17,6 +18,11 @@ MODEL_TAG = "mlops/model"
 TRIGGER_TAG = "mlops/trigger"
 COMMIT_TAG = "mlops/commit"
 VERSION_TAG = "mlops/version"
+#: Which release the automation deploys.
+RELEASE_TAG = "mlops/release"
+
+#: So long may a run that has begun be without PROCESS_TAG, which its first step brings.
+UNNAMED_SECONDS = 60.0
 
 _UNFINISHED = (
     dg.DagsterRunStatus.STARTING,
@@ -48,15 +54,16 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
     A killed run says STARTED for ever, and what waits for runs in progress would wait for it.
     """
-    found = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
-    dead = [(run, why) for run in found if (why := _death(run))]
+    found = instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED))
+    dead = [(record.dagster_run, why) for record in found if (why := _death(record))]
     for run, why in dead:
         instance.report_run_failed(run, why)
     return [run.run_id for run, _ in dead]
 
 
-def _death(run: dg.DagsterRun) -> str | None:
+def _death(record: dg.RunRecord) -> str | None:
     """Why nobody works on a run, nor ever will; None as far as somebody may."""
+    run = record.dagster_run
     if PROCESS_TAG in run.tags:
         process = run.tags[PROCESS_TAG]
         if is_running(process):
@@ -65,6 +72,10 @@ def _death(run: dg.DagsterRun) -> str | None:
     if run.status == dg.DagsterRunStatus.STARTING and not _listens(run.tags.get(GRPC_INFO_TAG)):
         # A process of it that lives on all the same sees that the run has ended, and ends too.
         return "the code server that was to start it has ended"
+    if run.status == dg.DagsterRunStatus.STARTED and record.start_time:
+        waited = time.time() - record.start_time
+        if waited > UNNAMED_SECONDS:
+            return f"no process has said within {waited:.0f} s that it works on this run"
     return None
 
 

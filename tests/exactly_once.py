@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import dagster as dg
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from mlops_assets.runs import PROCESS_TAG
 from mlops_assets.sensors.data import RECHECK_SECONDS
 from resources.git import GitError
 from tests.world import MOST_CUTS, SENSORS, Run, World
@@ -64,9 +64,9 @@ class Play(World):
             run.process.kill()
         record = self.instance.get_run_by_id(run.task.run_id)
         assert record is not None
-        if record.status == dg.DagsterRunStatus.NOT_STARTED:
-            # Dagster's own monitoring does that after a while.
-            self.instance.report_run_failed(record, "did not start")
+        if PROCESS_TAG not in record.tags:
+            # It died before its first step: Dagster's code server or its monitoring say so.
+            self.instance.report_run_failed(record, "ended before its first step")
 
     def act(self, action: Action) -> None:
         """One action; nothing where there is nothing to act on."""

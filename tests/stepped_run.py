@@ -165,9 +165,12 @@ def watch(point: Callable[..., None]) -> None:
 
     def event(self: Any, entry: Any, **options: Any) -> Any:
         kind = entry.dagster_event.event_type_value if entry.dagster_event else ""
-        if kind in EVENTS:
-            point(f"before {kind} {entry.step_key or ''}", True)
-        return original(self, entry, **options)
+        if kind not in EVENTS:
+            return original(self, entry, **options)
+        point(f"before {kind} {entry.step_key or ''}", True)
+        result = original(self, entry, **options)
+        point(f"after {kind} {entry.step_key or ''}", True)
+        return result
 
     dg.DagsterInstance.handle_new_event = event  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -360,16 +360,20 @@ def test_one_run_per_model_and_pipeline() -> None:
     keys = [
         dg.AssetKey([model, name]) for model in ("rent", "sales") for name in RELEASED + DEPLOYED
     ]
-    changed = {keys[3]: {"training_code": "a", "dataset": "b"}, keys[4]: {"release": "1"}}
+    changed = {keys[3]: {"training_code": "a", "dataset": "b"}}
+    changed |= {key: {"release": "1"} for key in keys[4:6]}  # of rent
+    changed |= {keys[10]: {"release": "4"}, keys[11]: {"release": "5"}}  # one waited for a person
     tick = Tick(logging.getLogger("tick"), set(), changed)
     request = dg.RunRequest(asset_selection=keys, tags={"kept": "yes"})
     found = [(r.tags, len(r.asset_selection or [])) for r in split_by_model(request, tick)]
     tags = {"kept": "yes", "mlops/model": "rent"}
+    deployed = {**tags, "mlops/model": "sales", "mlops/trigger": "release"}
     assert found == [
         ({**tags, "mlops/trigger": "training_code, dataset"}, 4),
-        ({**tags, "mlops/trigger": "release"}, 2),
+        ({**tags, "mlops/trigger": "release", "mlops/release": "1"}, 2),
         ({**tags, "mlops/model": "sales", "mlops/trigger": ""}, 4),
-        ({**tags, "mlops/model": "sales", "mlops/trigger": ""}, 2),
+        ({**deployed, "mlops/release": "4"}, 1),
+        ({**deployed, "mlops/release": "5"}, 1),
     ]
 
 
@@ -386,3 +390,16 @@ def test_gates_that_a_later_run_did_not_come_to(platform: Platform) -> None:
     for name in DEPLOYED:
         attempts(platform).forget(dg.AssetKey(["rent", name]))
     assert len(look(platform)[0]) == 1
+
+
+def test_a_good_release_is_not_overtaken_by_a_worse_one(platform: Platform) -> None:
+    platform.see()
+    platform.settle()
+    platform.repository.train_py(TRAIN_PY + "\n# better\n")
+    platform.see()
+    assert platform.tick() == [RELEASED[1:]]
+    # Registered before the good one is deployed.
+    platform.repository.train_py(WORSE_TRAIN_PY)
+    platform.materialize("trained_model", "registered_model")
+    assert platform.settle()[-1] == DEPLOYED
+    assert (platform.serves("staging"), platform.serves("production")) == (2, 2)

@@ -3,6 +3,8 @@
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from tests.at_rest import check
 from tests.exactly_once import Action, fuzzed, played
 
@@ -12,4 +14,6 @@ def anything_may_happen(done: list[Action]) -> None:
         played(Path(folder) / "world", done, check)
 
 
-test_anything_may_happen = fuzzed(anything_may_happen, number=40, examples=2)
+test_anything_may_happen = pytest.mark.timeout(600)(
+    fuzzed(anything_may_happen, number=25, examples=2)
+)

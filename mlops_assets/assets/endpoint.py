@@ -6,12 +6,13 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from mlops_assets.assets.registered_model import releases
 from mlops_assets.gates import GatesClosedError, Verdict, require_open, table
 from mlops_assets.history import card_of, record_override
 from mlops_assets.judgement import DEPLOYMENTS, Judge, promotion
 from mlops_assets.references import Endpoint, RegisteredModel
 from mlops_assets.rollout import Rollout, RolloutError, roll_out
-from mlops_assets.runs import VERSION_TAG, tag_run
+from mlops_assets.runs import RELEASE_TAG, VERSION_TAG, tag_run
 from mlops_assets.samples import Ask, Sample, load_samples, run_samples
 from mlops_assets.strict import SpecError
 from resources.attempts import Attempts, Refused
@@ -21,6 +22,9 @@ from resources.registry import Registry, RegistryError, Version
 from resources.serving import Serving
 
 SUFFIX = "_endpoint"
+
+#: Name of the input that an attempt to deploy is about.
+RELEASE_INPUT = "release"
 
 #: Checks on a live endpoint. They judge a deployment; no gate reads them.
 LIVE_CHECKS = {
@@ -98,7 +102,6 @@ def deploy(
             _require_open(judged, version, environment, config.override)
             wanted = VersionRef(model, version.version, version.digest, version.bundle)
             rollout = roll_out(target, wanted, samples, log=context.log.info)
-            _record(registry, version, environment, rollout, context.run.run_id)
             if config.override:
                 record_override(
                     registry,
@@ -108,6 +111,7 @@ def deploy(
                     config.override,
                     context.run.run_id,
                 )
+            _record(registry, version, environment, rollout, context.run.run_id)
             url = target.url
     except GatesClosedError as error:
         metadata = {"verdicts": dg.MetadataValue.md(table(error.verdicts))}
@@ -130,6 +134,15 @@ def deploy(
         metadata=_metadata(version, rollout, judged, url, registry),
         check_results=_live_checks(context.asset_key, reference, serving, environment, samples),
     )
+
+
+def _released(registry: Registry, latest: RegisteredModel, number: int) -> RegisteredModel:
+    """The version of a release."""
+    for release in releases(registry, latest.model):
+        if release.release == number:
+            changes = {"version": release.version, "digest": release.digest, "release": number}
+            return latest.model_copy(update=changes)
+    raise dg.Failure(f"{latest.model} has no release {number}", allow_retries=False)
 
 
 def _endpoint_op(name: str, **upstream: dg.In) -> dg.OpDefinition:
@@ -155,7 +168,10 @@ def _endpoint_op(name: str, **upstream: dg.In) -> dg.OpDefinition:
         The version is loaded beside the live one, must answer the environment's samples, and only
         then gets the traffic; on any failure the live one stays.
         """
-        inputs = {"release": str(registered_model.release)}
+        asked = context.run.tags.get(RELEASE_TAG)
+        if asked:  # what the automation decided on; there may be a newer one by now
+            registered_model = _released(registry, registered_model, int(asked))
+        inputs = {RELEASE_INPUT: str(registered_model.release)}
         with attempts.working(context, context.asset_key, inputs):
             # Not returned: the attempt ends when the reference is stored.
             yield deploy(context, config, registered_model, profile, registry, serving, judge)

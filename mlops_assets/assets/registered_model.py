@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ def environment_check(environment: str) -> str:
     return f"gate_{environment}"
 
 
+#: Kind of the registry's records.
+RELEASES = "releases"
 #: Under this name the attempt to ask all gates is kept, beside the asset's own.
 GATES_ATTEMPT = "registered_model_gates"
 
@@ -99,10 +102,28 @@ def release_name(reference: RegisteredModel) -> str:
     return f"{reference.digest}-{reference.release}"
 
 
+@dataclass(frozen=True)
+class Release:
+    """A version as it was released; a revert releases an old one anew."""
+
+    release: int
+    version: int
+    digest: str
+
+
+def releases(registry: Registry, model: str) -> list[Release]:
+    """All releases of a model, oldest first; further commits of the same one are left out."""
+    found: dict[int, Release] = {}
+    for record in registry.records(model, RELEASES):
+        number = int(record["release"])
+        found.setdefault(number, Release(number, int(record["version"]), record["digest"]))
+    return list(found.values())
+
+
 def _release(registry: Registry, trained: TrainedModel, version: Version, run_id: str) -> int:
     """The number of this release; releasing what was released last is not another release."""
     with registry.lock(trained.model):
-        releases = registry.records(trained.model, "releases")
+        releases = registry.records(trained.model, RELEASES)
         last = releases[-1] if releases else None
         number = int(last["release"]) if last else 0
         if last is None or last["digest"] != version.digest:
@@ -117,7 +138,7 @@ def _release(registry: Registry, trained: TrainedModel, version: Version, run_id
             "commit": trained.commit.commit,
             "run": run_id,
         }
-        registry.record(trained.model, "releases", content)
+        registry.record(trained.model, RELEASES, content)
         return number
 
 

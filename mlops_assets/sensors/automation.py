@@ -12,8 +12,9 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._record import copy
 
+from mlops_assets.assets.endpoint import RELEASE_INPUT
 from mlops_assets.automation import RELEASE, TICK, Ground, Tick
-from mlops_assets.runs import MODEL_TAG, TRIGGER_TAG, fail_dead_runs
+from mlops_assets.runs import MODEL_TAG, RELEASE_TAG, TRIGGER_TAG, fail_dead_runs
 from mlops_assets.sensors import INTERVAL_SECONDS
 
 #: Dagster evaluates 500 assets and checks at most in one sensor of ours.
@@ -75,18 +76,24 @@ class AutomationSensor(dg.AutomationConditionSensorDefinition):
 
 
 def split_by_model(request: dg.RunRequest, tick: Tick) -> list[dg.RunRequest]:
-    """One run per model and pipeline: what fails for one must not fail another's run."""
-    parts: dict[tuple[str, bool], list[dg.AssetKey]] = defaultdict(list)
+    """One run per model and pipeline, and per release to deploy: they fail apart."""
+    parts: dict[tuple[str, bool, str], list[dg.AssetKey]] = defaultdict(list)
     for key in request.asset_selection or []:
-        parts[key.path[0], key.path[-1] in RELEASE].append(key)
+        release = tick.changed.get(key, {}).get(RELEASE_INPUT, "")
+        parts[key.path[0], key.path[-1] in RELEASE, release].append(key)
     return [
         request.with_replaced_attrs(
             asset_selection=keys,
             # All checks of these assets; Dagster's list leaves out those with an op of their own.
             asset_check_keys=None,
-            tags={**request.tags, MODEL_TAG: model, TRIGGER_TAG: _trigger(keys, tick)},
+            tags={
+                **request.tags,
+                MODEL_TAG: model,
+                TRIGGER_TAG: _trigger(keys, tick),
+                **({RELEASE_TAG: release} if release else {}),
+            },
         )
-        for (model, _), keys in parts.items()
+        for (model, _, release), keys in parts.items()
     ]
 
 

@@ -51,7 +51,7 @@ def test_a_worse_version_by_every_way(released: Platform) -> None:
     # The same in one run, and past staging.
     assert not released.materialize(*CHAIN)
     assert not released.materialize("production_endpoint")
-    assert "promotion: has not served staging yet" in released.failures
+    assert "promotion: version 2 has not served staging yet" in released.failures
     # As a package.
     assert not released.materialize("package")
     assert "package rent-2 is refused" in released.failures

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,30 +22,16 @@ from mlops_assets.definitions import build_resources
 from mlops_assets.files import write_atomic
 from mlops_assets.samples import load_samples
 from resources.endpoints.base import EndpointError, Request
-from resources.environment import Profile, checkout, load_profile
+from resources.environment import Profile, load_profile
 from resources.registry import Registry
 from resources.serving import Serving
-from tests.repository import MODEL_YAML, Repository, make_repository, rows
+from tests.repository import Repository
 from tests.test_page import free_port
 
 T = TypeVar("T")
 
 #: Generous: the machine may be busy with others.
 PATIENCE_SECONDS = 180.0
-#: What a checkout of the platform holds, beside models, environments and samples.
-PRODUCT = ("mlops_assets", "resources", "workspace.yaml", "dagster.yaml")
-
-#: Knows the area alone; good enough for the gates.
-FIRST_TRAIN_PY = """\
-from sklearn.compose import make_column_transformer
-from sklearn.linear_model import Ridge
-from sklearn.pipeline import make_pipeline
-
-
-def build(params):
-    columns = make_column_transformer(("passthrough", ["area"]), remainder="drop")
-    return make_pipeline(columns, Ridge(alpha=params["alpha"]))
-"""
 
 
 @dataclass
@@ -199,8 +184,18 @@ class Daemon:
 
     def serves(self, environment: str) -> int | None:
         """The version that answers in an environment."""
-        status = Serving(self.profile).status("rent", environment)
-        return status.version if status.healthy else None
+        answer = self.ask(environment)
+        return answer if isinstance(answer, int) else None
+
+    def ask(self, environment: str) -> object:
+        """Ask an endpoint its first sample: the version that answers, or what came instead."""
+        samples = load_samples(self.profile.samples_of("rent", environment))
+        request = Request.of(samples[0].request)
+        try:
+            answer = Serving(self.profile).ask("rent", environment, request)
+        except EndpointError as error:
+            return str(error)
+        return int(answer.headers["x-mlops-version"]) if answer.status == 200 else answer
 
     def serving(self) -> tuple[int | None, int | None]:
         """What answers in staging and in production."""
@@ -241,20 +236,13 @@ class Daemon:
     @contextmanager
     def asked_all_the_time(self, environment: str = "production") -> Generator[set[object]]:
         """Ask an endpoint every 0.1 s; the versions that answered, and what was no answer."""
-        samples = load_samples(self.profile.samples_of("rent", environment))
-        request, answers, ending = Request.of(samples[0].request), set[object](), threading.Event()
-        serving = Serving(self.profile)
+        answers, ending = set[object](), threading.Event()
 
         def ask() -> None:
             last = False
             while not last:
                 last = ending.wait(0.1)  # and once more after that
-                try:
-                    answer = serving.ask("rent", environment, request)
-                    version = answer.headers.get("x-mlops-version", "")
-                    answers.add(int(version) if answer.status == 200 else answer)
-                except EndpointError as error:
-                    answers.add(str(error))
+                answers.add(self.ask(environment))
 
         client = threading.Thread(target=ask)
         client.start()
@@ -271,38 +259,6 @@ def kill(processes: Sequence[psutil.Process]) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(processes, timeout=10)
-
-
-def make_daemon(folder: Path, files: Mapping[str, str] | None = None, **variables: str) -> Daemon:
-    """Lay out clone, origin and platform, with data of 200 flats; nothing is started.
-
-    Args:
-        folder: takes everything.
-        files: further files of the repository, path -> text.
-        variables: environment variables of all processes.
-    """
-    clone = make_repository(folder / "clone")
-    for name in PRODUCT:
-        source, target = checkout() / name, clone.path / name
-        if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "models")
-            shutil.copytree(source, target, ignore=ignored, dirs_exist_ok=True)
-        else:
-            shutil.copy(source, target)
-    clone.write(".gitignore", "__pycache__/\n")
-    # As long as in the demo: a file must lie still for the default time.
-    clone.write(
-        "mlops_assets/models/rent/model.yaml", MODEL_YAML.replace("  settle_seconds: 0\n", "")
-    )
-    for path, text in (files or {}).items():
-        clone.write(path, text)
-    clone.train_py(FIRST_TRAIN_PY, "the first model")
-    clone.git("clone", "--quiet", "--bare", ".", str(folder / "origin.git"))
-    clone.git("remote", "add", "origin", str(folder / "origin.git"))
-    clone.git("clone", "--quiet", str(folder / "origin.git"), str(folder / "platform"))
-    daemon = Daemon(folder, clone, variables)
-    daemon.data(rows(200), "rents.csv")
-    return daemon
 
 
 @contextmanager

@@ -71,7 +71,12 @@ def _run(daemon: Daemon, asset: str, name: str, begin: float) -> dict[str, float
         created = record.create_timestamp.timestamp()
         if made and created > begin:
             assert record.start_time
-            found = {f"{name} created": created, f"{name} begins": record.start_time}
+            launched = max(at for e, at in events if e.event_type == Event.RUN_STARTING)
+            found = {
+                f"{name} created": created,
+                f"{name} launched": launched,
+                f"{name} begins": record.start_time,
+            }
             if record.end_time:
                 found[f"{name} ended"] = record.end_time
             return found | (_release(events) if asset == "trained_model" else {})

@@ -21,7 +21,8 @@ from mlops_assets.definitions import build_resources
 from mlops_assets.runs import PROCESS_TAG
 from resources.attempts import Attempt
 from tests.repository import TRAIN_PY
-from tests.system.daemon import Daemon, kill, living, make_daemon
+from tests.system.daemon import Daemon, kill, living
+from tests.system.team import make_daemon
 
 Status = dg.DagsterRunStatus
 #: Long enough to be killed in the middle.
