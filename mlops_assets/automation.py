@@ -294,6 +294,10 @@ class DeployWhenGatesOpen(Level):
 
     def wanted(self, look: Look) -> Wanted:
         """The newest release that nothing is closed to, if it is newer than the last one tried."""
+        asked = look.ground.attempts.last(look.asset(GATES_ATTEMPT))
+        if asked and not asked.ended and look.busy("registered_model"):
+            # A tick between two answers would deploy each environment in a run of its own.
+            return wait("its gates are being asked")
         last = look.ground.attempts.last(look.key)
         reason = ""
         for released in reversed(newer_releases(look.ground.registry, look.model, last)):
