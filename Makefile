@@ -6,6 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 TOOLS := .tools
 VENV := .venv
+# What `make test-system` runs.
+SYSTEM := tests/system
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
@@ -53,7 +55,7 @@ test: $(INSTALLED) ## The whole test suite, with coverage.
 	@$(BIN)/python -m pytest
 
 test-system: $(INSTALLED) browser ## The real daemon, a browser, and a longer fuzz: some minutes.
-	@$(BIN)/python -m pytest tests/system -o addopts="-q -n 2 --dist loadfile --timeout 900 --strict-markers"
+	@$(BIN)/python -m pytest $(SYSTEM) -o addopts="-q -n 2 --dist loadfile --timeout 900 --strict-markers"
 
 browser: ## Install Chromium for `make test-system` where it is missing (Debian, Ubuntu).
 	@browser="$${MLOPS_CHROMIUM:-/usr/bin/chromium}"; test -x "$$browser" && exit; \

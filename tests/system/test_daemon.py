@@ -13,7 +13,7 @@ from mlops_assets.runs import COMMIT_TAG
 from tests.receivers import Chat, chat
 from tests.repository import SAMPLES, TRAIN_PY, WORSE_TRAIN_PY, rows
 from tests.system.daemon import Daemon, living
-from tests.system.stages import beyond_training, show, stages
+from tests.system.stages import show, stages
 from tests.system.team import make_daemon
 
 BROKEN_TRAIN_PY = "def build(params):\n    raise ValueError('no idea')\n"
@@ -25,8 +25,6 @@ AUDITED = {
     "approval": "required",
     "latency_ms": 2000,
 }
-#: What the platform may add to the training itself, in seconds.
-MOST_SECONDS = 20.0
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -92,7 +90,6 @@ def test_a_better_train_py_serves(daemon: Daemon) -> None:
     daemon.wait_rest()
     measured = stages(daemon, before + 1, pushed)
     show("a push", measured)
-    assert beyond_training(measured) < MOST_SECONDS
     version = daemon.registry.version("rent", before + 1)
     assert version.manifest.source.commit == commit
     assert len(daemon.runs()) == runs + 2
