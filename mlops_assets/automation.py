@@ -87,6 +87,8 @@ def wait(reason: str) -> Wanted:
 class Level(dg.AutomationCondition[dg.AssetKey]):
     """True while an asset's inputs differ from those of its last attempt, and nothing hinders."""
 
+    #: Assets of the model whose runs are waited for, beside its own: one release at a time.
+    waits_for: tuple[str, ...] = RELEASE
     #: An asset that takes this one along into its run.
     follows: str | None = None
 
@@ -105,10 +107,6 @@ class Level(dg.AutomationCondition[dg.AssetKey]):
     @abstractmethod
     def wanted(self, look: "Look") -> Wanted:
         """The asset's inputs as they are now."""
-
-    def hindrances(self, look: "Look") -> Sequence[str]:  # noqa: ARG002
-        """Assets of the model whose runs are waited for: one release of a model at a time."""
-        return RELEASE
 
     def evaluate(self, context: Context) -> dg.AutomationResult[dg.AssetKey]:
         """Whether to ask for the asset in this tick; says why or why not in the tick's log."""
@@ -139,9 +137,9 @@ class Level(dg.AutomationCondition[dg.AssetKey]):
         change = difference(last, inputs)
         if change is None:
             return False, ""
-        busy = [name for name in self.hindrances(look) if look.busy(name)]
         if look.key in TICK.get().busy:
             return False, "is being made"
+        busy = [name for name in self.waits_for if look.busy(name)]
         if busy:
             return False, f"{change}; waits for the run of {', '.join(busy)}"
         if last and last.inputs == inputs and last.tries >= MOST_TRIES:
@@ -288,9 +286,7 @@ class DeployWhenGatesOpen(Level):
     approval is required. After a rollback the environment stays as it is until the next release.
     """
 
-    def hindrances(self, look: Look) -> Sequence[str]:
-        """Its own runs; a release may go on meanwhile."""
-        return (look.key.path[-1],)
+    waits_for = ()  # the next release may go on meanwhile
 
     def wanted(self, look: Look) -> Wanted:
         """The newest release that nothing is closed to, if it is newer than the last one tried."""
@@ -311,8 +307,8 @@ class DeployWhenGatesOpen(Level):
         """What holds a release back, in words."""
         environment = look.ground.profile.environment(environment_of(look.key))
         version = look.ground.registry.version(look.model, released.version)
-        if look.closed_gates([environment_check(environment.name)], version.digest):
-            check = environment_check(environment.name)
+        check = environment_check(environment.name)
+        if look.closed_gates([check], version.digest):
             return f"version {version.version} is held back by {check}"
         held = [v for v in promotion(look.ground.registry, version, environment) if not v.passed]
         before = environment.promotes_from

@@ -161,7 +161,7 @@ def resume(model: str, environment: str) -> None:
 def history(model: str, at: str | None, as_json: bool) -> None:
     """Print what served where and when, from the commit to the endpoint."""
     from mlops_assets import history as past
-    from mlops_assets.definitions import build_resources
+    from mlops_assets.wiring import build_resources
 
     profile = load_profile()
     _require_model(profile, model)

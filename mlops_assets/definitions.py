@@ -2,7 +2,6 @@
 
 import gc
 import logging
-from collections.abc import Generator
 from typing import Any
 
 import dagster as dg
@@ -11,7 +10,6 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from mlops_assets.assets.endpoint import asset_name
 from mlops_assets.automation import RELEASE, Conditions, Ground
 from mlops_assets.factory import ModelFactory
-from mlops_assets.judgement import Judge
 from mlops_assets.runs import MODEL_TAG, TRIGGER_TAG
 from mlops_assets.sensors.alerts import alert_sensor
 from mlops_assets.sensors.automation import automation_sensors
@@ -19,55 +17,13 @@ from mlops_assets.sensors.data import data_sensors
 from mlops_assets.sensors.git import git_sensor
 from mlops_assets.spec import ModelSpec, load_model, model_folders
 from mlops_assets.strict import SpecError
+from mlops_assets.wiring import build_resources, fixed
 from resources.alerts import Alerts
-from resources.artifacts import Artifacts
-from resources.attempts import Attempts
 from resources.environment import Profile, load_profile
-from resources.git import GitSource
-from resources.references import ReferenceIOManager, References
-from resources.registry import LocalRegistry
-from resources.serving import Serving
-from resources.storage import Storage
-from resources.training import LocalTraining
-from resources.verification import Verification
 
 # What is loaded here is many small objects that all stay. By default Python looks for garbage
 # among them after every 700 new ones, which takes a third of the time to load a hundred models.
 gc.set_threshold(100_000, 20, 20)
-
-
-def build_resources(profile: Profile) -> dict[str, Any]:
-    """What stands behind the assets in a profile."""
-    home = profile.home
-    references = References(root=str(home / "references"))
-    artifacts = Artifacts(root=str(home / "artifacts"))
-    registry = LocalRegistry(root=str(home / "registry"))
-    serving = Serving(profile)
-    training = LocalTraining()
-    verification = Verification()
-    return {
-        "profile": profile,
-        "storage": Storage(root=str(home / "storage")),
-        "git": GitSource(
-            checkout=str(profile.root), mirrors=str(home / "git"), repository=profile.repository
-        ),
-        "artifacts": artifacts,
-        "references": references,
-        "attempts": Attempts(root=str(home / "attempts")),
-        "registry": registry,
-        "serving": serving,
-        "training": training,
-        "verification": verification,
-        "judge": Judge(
-            root=str(profile.root),
-            artifacts=artifacts,
-            registry=registry,
-            serving=serving,
-            training=training,
-            verification=verification,
-        ),
-        "io_manager": ReferenceIOManager(references=references),
-    }
 
 
 def build_definitions(profile: Profile) -> dg.Definitions:
@@ -88,7 +44,7 @@ def build_definitions(profile: Profile) -> dg.Definitions:
     return dg.Definitions.merge(
         *parts,
         dg.Definitions(
-            resources={name: _fixed(resource) for name, resource in resources.items()},
+            resources={name: fixed(resource) for name, resource in resources.items()},
             jobs=build_jobs(profile, [spec.name for spec in specs]),
             sensors=build_sensors(ground, resources, specs),
             # Each step's work is in a process of its own already; the default executor would
@@ -96,21 +52,6 @@ def build_definitions(profile: Profile) -> dg.Definitions:
             executor=dg.in_process_executor,
         ),
     )
-
-
-def _fixed(resource: object) -> object:
-    """The same resource, with nothing that a launchpad could set: not another registry, say."""
-    if not isinstance(resource, (dg.ConfigurableIOManager, dg.ConfigurableResource)):
-        return resource
-
-    def made(context: dg.InitResourceContext) -> Generator[object]:
-        resource.setup_for_execution(context)
-        yield resource
-        resource.teardown_after_execution(context)
-
-    if isinstance(resource, dg.ConfigurableIOManager):
-        return dg.IOManagerDefinition(made, config_schema={})  # pyright: ignore[reportArgumentType]
-    return dg.ResourceDefinition(made, config_schema={})
 
 
 def build_jobs(profile: Profile, models: list[str]) -> list[UnresolvedAssetJobDefinition]:
@@ -147,7 +88,9 @@ def build_sensors(
         git_sensor(specs, resources["git"], status),
         *data_sensors(specs, resources["storage"], status),
         *automation_sensors(ground, [spec.name for spec in specs], status),
-        alert_sensor(Alerts(profile.alerts), profile.home / "alerts", watched, status),
+        alert_sensor(
+            Alerts(profile.alerts), profile.home / "alerts", watched, status, profile.page
+        ),
     ]
 
 

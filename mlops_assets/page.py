@@ -44,7 +44,11 @@ def serve(profile: Profile, port: int | None = None) -> int:
     process = subprocess.Popen(
         [*command, "-h", "127.0.0.1", "-p", str(port)],
         cwd=profile.home,  # beside our dagster.yaml, Dagster would warn that it is not the one used
-        env={**os.environ, "MLOPS_PROFILE": profile.name},
+        env={
+            "MLOPS_PAGE": f"http://127.0.0.1:{port}",  # unless people reach it by another name
+            **os.environ,
+            "MLOPS_PROFILE": profile.name,
+        },
         start_new_session=True,
     )
     name = process_name(process.pid)

@@ -37,6 +37,14 @@ def tag_run(context: dg.AssetExecutionContext, tag: str, value: str) -> None:
         context.instance.add_run_tags(context.run.run_id, {tag: value})
 
 
+def assets_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[dg.AssetKey]:
+    """The assets that a run makes, or was to make."""
+    if run.asset_selection:
+        return set(run.asset_selection)
+    plan = run.execution_plan_snapshot_id
+    return set(instance.get_execution_plan_snapshot(plan).asset_selection) if plan else set()
+
+
 def process_name(pid: int | None = None) -> str:
     """This process, or another one, under a name that no later process has."""
     pid = pid or os.getpid()

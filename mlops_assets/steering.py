@@ -10,11 +10,12 @@ from dagster import PreviewWarning
 from mlops_assets.approval import ApprovalError, Decision, decide, parse_duration
 from mlops_assets.assets import approval
 from mlops_assets.assets.endpoint import asset_name
-from mlops_assets.definitions import build_definitions, build_resources
+from mlops_assets.definitions import build_definitions
 from mlops_assets.errors import UserError
 from mlops_assets.judgement import DEPLOYMENTS
 from mlops_assets.progress import progress
 from mlops_assets.runs import MODEL_TAG, TRIGGER_TAG, fail_dead_runs
+from mlops_assets.wiring import build_resources
 from resources.attempts import Attempts
 from resources.environment import Profile
 from resources.registry import Registry
@@ -25,7 +26,7 @@ class SteeringError(UserError):
 
 
 def materialize(
-    profile: Profile,
+    defs: dg.Definitions,
     keys: Iterable[dg.AssetKey],
     tags: Mapping[str, str],
     config: Mapping[str, Any] | None = None,
@@ -33,14 +34,13 @@ def materialize(
     """Materialize assets with their checks in a run of this process; True if it succeeded.
 
     Args:
-        profile: whose assets.
+        defs: the code location.
         keys: of the assets.
         tags: of the run.
         config: op name -> its config.
     """
     lines = dg.Definitions(loggers={"progress": progress})
-    defs = dg.Definitions.merge(build_definitions(profile), lines)
-    job = defs.resolve_implicit_global_asset_job_def()
+    job = dg.Definitions.merge(defs, lines).resolve_implicit_global_asset_job_def()
     ops = {name: {"config": value} for name, value in (config or {}).items()}
     # Dagster's own use of its own previews, once per training process.
     warnings.filterwarnings("ignore", category=PreviewWarning)
@@ -63,9 +63,10 @@ def release_all(profile: Profile) -> bool:
     """
     by_hand = {asset_name(e.name) for e in profile.environments if e.development}
     by_hand |= {approval.asset_name(e.name) for e in profile.environments}
-    keys = build_definitions(profile).resolve_asset_graph().materializable_asset_keys
+    defs = build_definitions(profile)
+    keys = defs.resolve_asset_graph().materializable_asset_keys
     wanted = sorted(key for key in keys if key.path[-1] not in by_hand)
-    return materialize(profile, wanted, {TRIGGER_TAG: "demo"})
+    return materialize(defs, wanted, {TRIGGER_TAG: "demo"})
 
 
 def decide_on(
@@ -116,7 +117,7 @@ def roll_back(profile: Profile, model: str, environment: str, number: int | None
     number = number or _served_before(registry, model, environment)
     name = asset_name(environment)
     return materialize(
-        profile,
+        build_definitions(profile),
         [dg.AssetKey([model, name])],
         {TRIGGER_TAG: "rollback", MODEL_TAG: model},
         {f"{model}__{name}": {"version": number}},

@@ -91,6 +91,8 @@ class Profile:
     environments: tuple[Environment, ...]
     #: What ``source.repository: .`` stands for; None for the checkout.
     repository: str | None = None
+    #: Address of Dagster's page, for links in alerts.
+    page: str | None = None
     #: Where people are told what they must know, beside the log.
     alerts: AlertSettings = field(default_factory=AlertSettings)
 
@@ -130,7 +132,7 @@ def load_profile(variables: Mapping[str, str] | None = None, root: Path | None =
         variables: ``os.environ`` by default; ``MLOPS_PROFILE`` (default ``local``) picks the
             folder of environments, ``MLOPS_HOME`` (default ``.mlops`` in the checkout) the state,
             ``MLOPS_REPOSITORY`` (default the checkout) where models' own commits come from,
-            ``MLOPS_ALERT_*`` where alerts go.
+            ``MLOPS_ALERT_*`` where alerts go, ``MLOPS_PAGE`` the page's address for their links.
         root: another checkout than the platform's own.
 
     Raises:
@@ -152,6 +154,7 @@ def load_profile(variables: Mapping[str, str] | None = None, root: Path | None =
         home=home,
         environments=_in_order(folder, _read_environments(folder)),
         repository=_repository(variables.get("MLOPS_REPOSITORY")),
+        page=variables.get("MLOPS_PAGE") or None,
         alerts=AlertSettings.from_variables(variables),
     )
 

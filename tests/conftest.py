@@ -10,9 +10,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mlops_assets.definitions import build_definitions, build_resources
+from mlops_assets.definitions import build_definitions
 from mlops_assets.files import write_atomic
 from mlops_assets.sensors.automation import AutomationSensor
+from mlops_assets.wiring import build_resources
 from resources.environment import Profile, load_profile
 from resources.registry import Registry
 from resources.serving import Serving

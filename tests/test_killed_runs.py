@@ -12,8 +12,8 @@ import dagster as dg
 import psutil
 
 from mlops_assets.assets.registered_model import GATES_ATTEMPT
-from mlops_assets.definitions import build_resources
 from mlops_assets.runs import PROCESS_TAG, fail_dead_runs
+from mlops_assets.wiring import build_resources
 from resources.endpoints.base import EndpointError, Request
 from resources.environment import checkout
 from tests.conftest import CHAIN, Platform

@@ -14,12 +14,13 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-from mlops_assets.definitions import build_definitions, build_resources
+from mlops_assets.definitions import build_definitions
 from mlops_assets.files import write_atomic
 from mlops_assets.sensors.automation import AutomationSensor
 from mlops_assets.sensors.data import data_sensors
 from mlops_assets.sensors.git import git_sensor
 from mlops_assets.spec import load_model
+from mlops_assets.wiring import build_resources
 from resources.environment import load_profile
 from resources.serving import Serving
 from tests.git_servers import bare_of

@@ -22,10 +22,13 @@ from resources.attempts import Attempts
 from resources.environment import Environment, Profile
 from resources.registry import Registry, Version
 
+#: What the name of an environment's check begins with.
+ENVIRONMENT_CHECK = "gate_"
+
 
 def environment_check(environment: str) -> str:
     """Name of the check that says whether an environment would take the version."""
-    return f"gate_{environment}"
+    return f"{ENVIRONMENT_CHECK}{environment}"
 
 
 #: Kind of the registry's records.

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.references import Commit
-from resources.storage import StoredFile
+from resources.storage import StoredFile, newest
 
 #: The commit of a model's source; its version is the digest of the files training depends on.
 TRAINING_CODE = "training_code"
@@ -80,6 +80,7 @@ def files_metadata(location: str, files: Sequence[StoredFile]) -> dict[str, Any]
         "location": location,
         "files": len(files),
         "bytes": sum(file.size for file in files),
+        "newest": newest(files),
     }
 
 

@@ -14,7 +14,7 @@ from dagster._record import copy
 
 from mlops_assets.assets.endpoint import RELEASE_INPUT
 from mlops_assets.automation import RELEASE, TICK, Ground, Tick
-from mlops_assets.runs import MODEL_TAG, RELEASE_TAG, TRIGGER_TAG, fail_dead_runs
+from mlops_assets.runs import MODEL_TAG, RELEASE_TAG, TRIGGER_TAG, assets_of, fail_dead_runs
 from mlops_assets.sensors import INTERVAL_SECONDS
 
 #: Dagster evaluates 500 assets and checks at most in one sensor of ours.
@@ -131,11 +131,5 @@ def automation_sensors(
 
 def busy_assets(instance: dg.DagsterInstance) -> set[dg.AssetKey]:
     """Assets that runs which have not ended will make, or have made."""
-    found: set[dg.AssetKey] = set()
-    for run in instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)):
-        plan = run.execution_plan_snapshot_id
-        if run.asset_selection:
-            found |= run.asset_selection
-        elif plan:
-            found |= instance.get_execution_plan_snapshot(plan).asset_selection
-    return found
+    running = instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+    return {key for run in running for key in assets_of(instance, run)}

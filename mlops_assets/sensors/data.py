@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mlops_assets.assets.sources import RAW_DATA, files_metadata, report, seen
 from mlops_assets.sensors import INTERVAL_SECONDS
 from mlops_assets.spec import ModelSpec
-from resources.storage import MissingFolderError, Storage, StoredFile, fingerprint, newest
+from resources.storage import MissingFolderError, Storage, StoredFile, fingerprint
 
 #: How often Dagster is asked for the last reports of models that did not change. A run reports
 #: what it reads, too: that may be a state which came and went between two ticks.
@@ -206,7 +206,7 @@ def _judge(
         # would start a run for ever.
         outcome.disputed.append(spec.name)
         return mark
-    metadata = files_metadata(spec.data.location, files) | {"newest": newest(files)}
+    metadata = files_metadata(spec.data.location, files)
     outcome.events.append(report(spec.name, RAW_DATA, mark.fingerprint, metadata))
     outcome.changed.append(spec.name)
     return mark.model_copy(

@@ -9,8 +9,9 @@ import dagster as dg
 from dagster._core.events import JobFailureData
 
 from mlops_assets.assets.endpoint import LIVE_CHECKS, SUFFIX
+from mlops_assets.assets.registered_model import ENVIRONMENT_CHECK
 from mlops_assets.gates import GATES
-from mlops_assets.runs import COMMIT_TAG, MODEL_TAG, TRIGGER_TAG, VERSION_TAG
+from mlops_assets.runs import COMMIT_TAG, MODEL_TAG, TRIGGER_TAG, VERSION_TAG, assets_of
 from resources.alerts import Alert
 
 #: A run is read again for so long after its end, as records of runs become visible out of order.
@@ -28,7 +29,6 @@ _EVENTS = {
     dg.DagsterEventType.RUN_FAILURE,
 }
 _SHOWN_TAGS = {COMMIT_TAG: "commit", VERSION_TAG: "version", TRIGGER_TAG: "started by"}
-_ENVIRONMENT_GATE = "gate_"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Look:
         if check.check_name in GATES:
             # Only a warning: somebody tries out uncommitted work.
             return check.severity == dg.AssetCheckSeverity.ERROR
-        environment = check.check_name.removeprefix(_ENVIRONMENT_GATE)
+        environment = check.check_name.removeprefix(ENVIRONMENT_CHECK)
         return environment != check.check_name and environment in self.watched
 
     def _snapshot(self, run: dg.DagsterRun, key: dg.AssetKey) -> str:
@@ -117,7 +117,7 @@ class Look:
         return run.run_id
 
     def _run_alert(self, run: dg.DagsterRun, events: Sequence[dg.DagsterEvent]) -> Alert:
-        keys = _assets(self.instance, run)
+        keys = assets_of(self.instance, run)
         models = sorted({k.path[0] for k in keys if len(k.path) == 2})
         if not models and MODEL_TAG in run.tags:
             models = [run.tags[MODEL_TAG]]
@@ -187,15 +187,6 @@ def _first_failure(events: Sequence[dg.DagsterEvent]) -> tuple[str, str]:
     return "", "no step failed; see the run's log"
 
 
-def _assets(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[dg.AssetKey]:
-    if run.asset_selection:
-        return set(run.asset_selection)
-    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
-    records = instance.get_records_for_run(run.run_id, of_type=planned).records
-    events = [r.event_log_entry.dagster_event for r in records]
-    return {event.asset_key for event in events if event and event.asset_key}
-
-
 def _tags(run: dg.DagsterRun) -> list[str]:
     return [f"{shown}: {run.tags[tag]}" for tag, shown in _SHOWN_TAGS.items() if tag in run.tags]
 
@@ -205,7 +196,7 @@ def _value(metadata: Any, name: str) -> str | None:
 
 
 def _gate_name(name: str) -> str:
-    environment = name.removeprefix(_ENVIRONMENT_GATE)
+    environment = name.removeprefix(ENVIRONMENT_CHECK)
     return f"gate {name}" if environment == name else f"the gate of {environment}"
 
 

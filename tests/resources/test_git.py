@@ -8,11 +8,6 @@ from tests.git_servers import bare_of
 from tests.repository import MODEL_YAML, TRAIN_PY, WORSE_TRAIN_PY, Repository, make_repository
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return make_repository(tmp_path / "clone")
-
-
 def source(repository: Repository) -> GitSource:
     return GitSource(checkout=str(repository.path), mirrors=str(repository.path.parent / "mirrors"))
 

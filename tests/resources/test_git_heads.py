@@ -3,25 +3,10 @@ from pathlib import Path
 import pytest
 
 from resources.git import Branch, GitError, GitSource, NotInCommitError
-from tests.git_servers import GIT_SCRIPT, bare_of, head_of, model, wrapped
-from tests.repository import TRAIN_PY, WORSE_TRAIN_PY, Repository, make_repository
+from tests.git_servers import GIT_SCRIPT, head_of, model, wrapped
+from tests.repository import TRAIN_PY, WORSE_TRAIN_PY, Repository
 
 FOLDER = "mlops_assets/models/rent"
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return make_repository(tmp_path / "clone")
-
-
-@pytest.fixture
-def bare(repository: Repository) -> Repository:
-    return bare_of(repository)
-
-
-@pytest.fixture
-def git(repository: Repository) -> GitSource:
-    return GitSource(checkout=str(repository.path), mirrors=str(repository.path.parent / "mirrors"))
 
 
 def test_one_question_per_repository(

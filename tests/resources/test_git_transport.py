@@ -4,25 +4,10 @@ import pytest
 
 from resources.git import GitSource
 from resources.git_commands import mask
-from tests.git_servers import SSH_SCRIPT, bare_of, head_of, held, model, wrapped
-from tests.repository import MODEL_YAML, TRAIN_PY, WORSE_TRAIN_PY, Repository, make_repository
+from tests.git_servers import SSH_SCRIPT, head_of, held, model, wrapped
+from tests.repository import MODEL_YAML, TRAIN_PY, WORSE_TRAIN_PY, Repository
 
 FOLDER = "mlops_assets/models/rent"
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return make_repository(tmp_path / "clone")
-
-
-@pytest.fixture
-def bare(repository: Repository) -> Repository:
-    return bare_of(repository)
-
-
-@pytest.fixture
-def git(repository: Repository) -> GitSource:
-    return GitSource(checkout=str(repository.path), mirrors=str(repository.path.parent / "mirrors"))
 
 
 def test_who_does_not_answer_is_given_up(

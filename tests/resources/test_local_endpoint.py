@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import stat
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,16 +19,9 @@ from tests.local_servers import (
     ASK,
     answering_version,
     eventually,
-    local_endpoints,
     serve,
     staging_folder,
 )
-
-
-@pytest.fixture
-def endpoints(tmp_path: Path) -> Iterator[LocalEndpoints]:
-    with local_endpoints(tmp_path / "endpoints") as found:
-        yield found
 
 
 def test_the_five_verbs(endpoints: LocalEndpoints, tmp_path: Path) -> None:

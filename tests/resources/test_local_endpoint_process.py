@@ -10,7 +10,6 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -32,12 +31,6 @@ from tests.local_servers import (
     serve,
     staging_folder,
 )
-
-
-@pytest.fixture
-def endpoints(tmp_path: Path) -> Iterator[LocalEndpoints]:
-    with local_endpoints(tmp_path / "endpoints") as found:
-        yield found
 
 
 def test_a_server_is_found_again_and_ended(endpoints: LocalEndpoints, tmp_path: Path) -> None:

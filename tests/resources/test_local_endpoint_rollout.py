@@ -22,7 +22,7 @@ from resources.endpoints.base import EndpointError, Request, VersionRef
 from resources.endpoints.local import LocalEndpoints, LocalSettings
 from resources.endpoints.process import read_key
 from tests.bundles import broken, constant, deadly, regression
-from tests.local_servers import eventually, local_endpoints, processes_of, serve
+from tests.local_servers import eventually, processes_of, serve
 
 PAYLOAD = {"data": [{"a": 1, "b": 2}]}
 
@@ -30,12 +30,6 @@ PAYLOAD = {"data": [{"a": 1, "b": 2}]}
 def _sample(maximum: float = 1e6) -> Sample:
     expect = {"predictions": 1, "minimum": 1000, "maximum": maximum}
     return Sample.model_validate({"name": "one row", "request": PAYLOAD, "expect": expect})
-
-
-@pytest.fixture
-def endpoints(tmp_path: Path) -> Iterator[LocalEndpoints]:
-    with local_endpoints(tmp_path / "endpoints") as found:
-        yield found
 
 
 def _deploy(endpoints: LocalEndpoints, version: VersionRef, *samples: Sample) -> Rollout:

@@ -10,8 +10,6 @@ from uuid import uuid4
 import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
-from hypothesis import given
-from hypothesis import strategies as st
 from upath import UPath
 
 from resources import listing
@@ -269,35 +267,6 @@ def test_a_file_system_with_etags_that_fails_half_way(
 # -- fingerprints
 
 
-stored = st.builds(
-    StoredFile,
-    st.just(UPath("/data")),
-    st.integers(0, 1 << 40),
-    st.integers(0).map(str),
-    st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=9),
-)
-several = st.lists(stored, min_size=1, max_size=8, unique_by=lambda file: file.within)
-
-
-@given(several.flatmap(lambda files: st.tuples(st.just(files), st.permutations(files))))
-def test_the_order_of_files_is_no_part_of_the_fingerprint(orders: Any) -> None:
-    files, shuffled = orders
-    assert fingerprint(shuffled) == fingerprint(files)
-
-
-@given(several, stored, st.data())
-def test_each_change_is_another_fingerprint(files: Any, other: StoredFile, data: Any) -> None:
-    before = fingerprint(files)
-    number = data.draw(st.integers(0, len(files) - 1))
-    one, rest = files[number], [*files[:number], *files[number + 1 :]]
-    assert fingerprint(rest) != before
-    assert fingerprint([*rest, one._replace(size=one.size + 1)]) != before
-    assert fingerprint([*rest, one._replace(version=f"{one.version}0")]) != before
-    if other.within not in {file.within for file in files}:
-        assert fingerprint([*files, other]) != before
-        assert fingerprint([*rest, one._replace(within=other.within)]) != before
-
-
 def test_replaced_by_a_file_of_the_same_size(root: str) -> None:
     storage, place = Storage(root=root), UPath(root)
     put(place, "rent/a.csv")
@@ -307,13 +276,6 @@ def test_replaced_by_a_file_of_the_same_size(root: str) -> None:
     assert before[0].size == after[0].size
     assert fingerprint(before) != fingerprint(after)
     assert newest(after) >= newest(before)
-
-
-def test_a_date_in_the_future_or_unknown_is_now(tmp_path: Path) -> None:
-    for changed in (1e300, float("inf")):
-        file = StoredFile(UPath("/a"), 1, changed=changed)
-        assert "2026" <= newest([file]) < "3000"
-    assert newest([]) == "1970-01-01T00:00:00+00:00"
 
 
 # -- files that are being changed

@@ -18,9 +18,9 @@ import dagster as dg
 import psutil
 import pytest
 
-from mlops_assets.definitions import build_resources
 from mlops_assets.files import write_atomic
 from mlops_assets.samples import load_samples
+from mlops_assets.wiring import build_resources
 from resources.endpoints.base import EndpointError, Request
 from resources.environment import Profile, load_profile
 from resources.registry import Registry

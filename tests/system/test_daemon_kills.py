@@ -17,8 +17,8 @@ import pytest
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from mlops_assets.assets.registered_model import GATES_ATTEMPT
-from mlops_assets.definitions import build_resources
 from mlops_assets.runs import PROCESS_TAG
+from mlops_assets.wiring import build_resources
 from resources.attempts import Attempt
 from tests.repository import TRAIN_PY
 from tests.system.daemon import Daemon, kill, living
