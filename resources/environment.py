@@ -41,6 +41,18 @@ class LocalSettings(Strict):
     workers: int = Field(default=1, ge=1, le=64, description="Worker processes per endpoint.")
 
 
+class ServerSettings(Strict):
+    """How the scoring server behaves, on whatever target."""
+
+    cors_origins: list[str] = Field(
+        default_factory=list,
+        description="Pages of these origins may ask from a browser; '*' is any.",
+    )
+    access_log: bool = Field(
+        default=False, description="A log line for every request; never with its payload."
+    )
+
+
 class Environment(Strict):
     """One file of ``environments/<profile>/``."""
 
@@ -65,6 +77,7 @@ class Environment(Strict):
         default=200.0, gt=0, description="95th percentile of one-row requests, in milliseconds."
     )
     local: LocalSettings = Field(default_factory=LocalSettings)
+    server: ServerSettings = Field(default_factory=ServerSettings)
     gates: dict[str, EnvironmentGates] = Field(
         default_factory=dict, description="Per model: stricter limits than model.yaml's."
     )

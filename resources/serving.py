@@ -29,7 +29,10 @@ class Serving:
     def open(self, model: str, environment: Environment) -> Generator[Target]:
         """Hold one endpoint; nobody else deploys there meanwhile."""
         settings = LocalSettings(
-            port=environment.local.ports.get(model), workers=environment.local.workers
+            port=environment.local.ports.get(model),
+            workers=environment.local.workers,
+            cors_origins=tuple(environment.server.cors_origins),
+            access_log=environment.server.access_log,
         )
         with self._endpoints(environment.name).open(model, environment.name, settings) as target:
             yield target

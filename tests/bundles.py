@@ -132,7 +132,7 @@ class Broken:
         """Zeros; raises for a == 7 and is NaN for a == 8."""
         values = frame["a"].to_numpy()
         if (values == 7).any():
-            raise RuntimeError("secret detail of the model")
+            raise RuntimeError(f"secret detail {values.tolist()}")
         return np.where(values == 8, np.nan, 0.0)
 
 

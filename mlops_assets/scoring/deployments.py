@@ -26,7 +26,7 @@ POLL_SECONDS = 0.05
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Deployment:
     """One version, loaded."""
 

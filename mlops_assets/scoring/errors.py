@@ -15,3 +15,7 @@ class RequestError(Exception):
         self.message = message
         self.status = status
         self.code = code
+
+
+class ModelError(Exception):
+    """A model's answer is none; the message quotes nothing of the request."""

@@ -4,6 +4,8 @@
 ``{"data": [[value, ...], ...]}``             rows in training order
 ``{"input_data": {"columns", "index", "data"}}``  pandas' "split" form, as MLflow models take it
 ``{"input_data": [{column: value}, ...]}``    records
+``{"dataframe_split": {"columns", "index", "data"}}``  as MLflow's server takes it
+``{"dataframe_records": [{column: value}, ...]}``      likewise
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from mlops_assets.scoring.errors import RequestError
 from mlops_assets.scoring.schema import Schema
 from mlops_assets.scoring.table import Table, check_columns, from_records, from_rows
 
+KEYS = ("data", "input_data", "dataframe_split", "dataframe_records")
 FORMS = '{"data": [{column: value, ...}, ...]}'
 
 
@@ -27,16 +30,16 @@ def parse(body: bytes, schema: Schema) -> Table:
     payload = parse_json(body)
     if not isinstance(payload, dict):
         raise RequestError(f"the body must be an object such as {FORMS}")
-    unknown = sorted(payload.keys() - {"data", "input_data"})
+    unknown = sorted(payload.keys() - set(KEYS))
     if unknown or len(payload) != 1:
         found = f"unknown key {ascii(unknown[0])[:60]}" if unknown else f"{len(payload)} keys"
-        raise RequestError(f"{found}; the body has one key, 'data' or 'input_data': {FORMS}")
+        raise RequestError(f"{found}; the body has one key of {', '.join(KEYS)}: {FORMS}")
     key, value = next(iter(payload.items()))
-    if key == "input_data" and isinstance(value, dict):
-        return _split(value, schema)
-    if not isinstance(value, list):
-        raise RequestError(f"{key}: wants a list of rows: {FORMS}")
-    if value and isinstance(value[0], list):
+    if key in ("input_data", "dataframe_split") and isinstance(value, dict):
+        return _split(key, value, schema)
+    if not isinstance(value, list) or key == "dataframe_split":
+        raise RequestError(f"{key}: {_wanted(key)}")
+    if value and isinstance(value[0], list) and key != "dataframe_records":
         return from_rows(value, schema.names, schema)
     return from_records(value, schema)
 
@@ -58,17 +61,23 @@ def parse_json(body: bytes) -> Any:
         raise RequestError("a number of the body is too long", code="bad_json") from None
 
 
-def _split(value: dict[str, Any], schema: Schema) -> Table:
+def _wanted(key: str) -> str:
+    if key == "dataframe_split":
+        return 'wants {"columns": [...], "data": [[...], ...]}'
+    return f"wants a list of rows: {FORMS}"
+
+
+def _split(key: str, value: dict[str, Any], schema: Schema) -> Table:
     unknown = sorted(value.keys() - {"columns", "index", "data"})
     if unknown:
         raise RequestError(
-            f"input_data: unknown key {ascii(unknown[0])[:60]}; allowed: columns, index, data"
+            f"{key}: unknown key {ascii(unknown[0])[:60]}; allowed: columns, index, data"
         )
     columns, rows, index = value.get("columns"), value.get("data"), value.get("index")
     if not isinstance(columns, list) or not isinstance(rows, list):
-        raise RequestError("input_data: wants the lists 'columns' and 'data'")
+        raise RequestError(f"{key}: wants the lists 'columns' and 'data'")
     if index is not None and (not isinstance(index, list) or len(index) != len(rows)):
-        raise RequestError("input_data.index: wants a list as long as data")
+        raise RequestError(f"{key}.index: wants a list as long as data")
     return from_rows(rows, check_columns(columns, schema), schema)
 
 

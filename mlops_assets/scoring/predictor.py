@@ -1,22 +1,28 @@
-"""One version, loaded: the only place that unpickles a model, and it checks the bytes first."""
+"""One version, loaded: the only place that reads a model's bytes, and it checks them first.
+
+Server, package and checks all answer through it: records or a checked table in, plain Python out.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from mlops_assets.scoring.errors import IntegrityError, RequestError
-from mlops_assets.scoring.frame import to_frame
 from mlops_assets.scoring.schema import Schema
-from mlops_assets.scoring.table import Table, from_records, outside_contract
+from mlops_assets.scoring.table import Table, from_records, out_of_contract
 
-MANIFEST, MODEL, SAMPLE = "manifest.json", "model.pkl", "sample.json"
+MANIFEST, SAMPLE = "manifest.json", "sample.json"
+PICKLE, ONNX = "model.pkl", "model.onnx"
+Format = Literal["onnx", "pickle"]
+#: The file of each format.
+MODELS: dict[Format, str] = {"onnx": ONNX, "pickle": PICKLE}
+#: How many warnings an answer carries.
+MOST_WARNINGS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +33,44 @@ class Prediction:
     values: list[Any]
     #: Classifiers that know them: n lists, one probability per label, in the schema's order.
     probabilities: list[list[float]] | None
+    #: Values outside the contract that were let through, each with row and column.
+    warnings: tuple[str, ...] = ()
+    #: The columns of all these values, one entry per value.
+    outside: tuple[str, ...] = ()
+
+
+class Model(Protocol):
+    """What scores a table of checked values: a session, or an unpickled estimator."""
+
+    def run(self, columns: Mapping[str, Sequence[Any]], rows: int) -> tuple[list[Any], Any]:
+        """Score a table; see ``Session.run``."""
+        ...
+
+    def run_row(self, values: Sequence[Any]) -> tuple[list[Any], Any]:
+        """Score one row, its values in training order; one caller at a time."""
+        ...
 
 
 class Predictor:
     """Answers for one version; has no state that a prediction changes."""
 
-    def __init__(self, estimator: Any, schema: Schema, digest: str) -> None:
+    def __init__(self, model: Model, schema: Schema, digest: str, model_format: Format) -> None:
         self.schema = schema
         #: SHA-256 of the manifest, which is the version's.
         self.digest = digest
-        self.estimator = estimator
-        self._has_probabilities = schema.labels is not None and hasattr(estimator, "predict_proba")
+        self.model = model
+        self.format: Format = model_format
 
     @classmethod
-    def load(cls, bundle: Path, digest: str | None = None) -> Predictor:
-        """Check a bundle's manifest and model, and unpickle the very bytes that were checked.
+    def load(
+        cls, bundle: Path, digest: str | None = None, model_format: Format | None = None
+    ) -> Predictor:
+        """Check a bundle's manifest and models, and load the very bytes that were checked.
 
         Args:
             bundle: the version's folder.
             digest: SHA-256 that the manifest must have; None trusts the manifest.
+            model_format: which of its models; the one that the manifest serves from by default.
 
         Raises:
             IntegrityError: a file is missing or another than registered; nothing was loaded.
@@ -53,41 +78,62 @@ class Predictor:
         manifest, found = read_manifest(bundle, digest)
         try:
             schema = Schema.from_manifest(manifest)
-        except (KeyError, TypeError, ValueError) as error:
+            chosen: Format = model_format or manifest.get("serving", {}).get("format", "pickle")
+            name = MODELS[chosen]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"{bundle / MANIFEST}: not a manifest: {error!r}") from None
-        data = checked_bytes(bundle, MODEL, manifest)
-        return cls(pickle.loads(data), schema, found)  # noqa: S301  (checked just above)
+        for other in set(MODELS.values()) - {name}:
+            # What is not served from may be left out, as in a package, but never be another one.
+            if other in manifest["files"] and (bundle / other).exists():
+                checked_bytes(bundle, other, manifest)
+        data = checked_bytes(bundle, name, manifest)
+        return cls(_load(chosen, data, schema), schema, found, chosen)
 
     def predict(self, records: Sequence[dict[str, Any]]) -> Prediction:
         """Answer for records ``{column: value}``; raises RequestError naming row and column."""
         return self.predict_table(from_records(records, self.schema))
 
-    def predict_table(self, table: Table) -> Prediction:
+    def predict_table(self, table: Table, *, within: bool = False) -> Prediction:
         """Answer for a checked table.
 
+        Args:
+            table: n rows, every value of its feature's type or None.
+            within: every value is known to lie within the contract, where that matters.
+
         Raises:
-            RequestError: the model fails, and a value lies outside the data contract.
+            RequestError: a value lies outside the data contract, and the version refuses that or
+                has no answer for it.
             Exception: whatever the model raises for values that the contract allows.
         """
+        ignored = within or self.schema.ranges == "ignore"
+        outside = [] if ignored else out_of_contract(table, self.schema)
+        if outside and self.schema.ranges == "refuse":
+            raise RequestError(outside[0].message, code="out_of_contract")
         try:
-            return self._predict(table)
+            values, probabilities = self.model.run(table.columns, table.rows)
         except Exception:
-            outside = outside_contract(table, self.schema)
-            if outside is None:
+            outside = outside or out_of_contract(table, self.schema)
+            if not outside:
                 raise
-            message = f"{outside}, and the model has no answer for it"
+            message = f"{outside[0].message}, and the model has no answer for it"
             raise RequestError(message, code="no_answer") from None
+        return Prediction(
+            values,
+            probabilities,
+            tuple(found.message for found in outside[:MOST_WARNINGS]),
+            tuple(found.column for found in outside),
+        )
 
-    def _predict(self, table: Table) -> Prediction:
-        frame = to_frame(table.columns, self.schema.features)
-        values = _plain(self.estimator.predict(frame), table.rows)
-        probabilities = None
-        if self._has_probabilities:
-            probabilities = _plain(self.estimator.predict_proba(frame), table.rows)
-            for row in probabilities:
-                _finite(row)
-        _finite(values)
-        return Prediction(values, probabilities)
+
+def _load(model_format: Format, data: bytes, schema: Schema) -> Model:
+    # Each brings what the other does without: numpy and onnxruntime, or pandas and scikit-learn.
+    if model_format == "onnx":
+        from mlops_assets.scoring.session import Session
+
+        return Session(data, schema)
+    from mlops_assets.scoring.pickled import Pickled
+
+    return Pickled(data, schema)
 
 
 def read_manifest(bundle: Path, digest: str | None) -> tuple[dict[str, Any], str]:
@@ -127,16 +173,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise IntegrityError(f"{path}: {error.strerror or error}") from None
-
-
-def _plain(answer: Any, rows: int) -> list[Any]:
-    values = answer.tolist() if hasattr(answer, "tolist") else list(answer)
-    if len(values) != rows:
-        raise ValueError(f"the model gave {len(values)} answers for {rows} rows")
-    return values
-
-
-def _finite(values: list[Any]) -> None:
-    for value in values:
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"the model answered {value}")

@@ -12,10 +12,13 @@ from typing import Any, Literal
 FeatureType = Literal["float", "integer", "string", "boolean", "timestamp"]
 FEATURE_TYPES: tuple[FeatureType, ...] = ("float", "integer", "string", "boolean", "timestamp")
 
+Ranges = Literal["ignore", "warn", "refuse"]
+RANGES: tuple[Ranges, ...] = ("ignore", "warn", "refuse")
+
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One column of the input; the contract's bounds are carried, not enforced."""
+    """One column of the input; ``Schema.ranges`` says what its bounds are for."""
 
     name: str
     type: FeatureType
@@ -63,17 +66,26 @@ class Schema:
     target: str
     features: tuple[Feature, ...]
     labels: tuple[Any, ...] | None = None
+    #: What becomes of a value outside the contract's range or categories.
+    ranges: Ranges = "ignore"
+    #: Rising edges that part a regression's predictions into intervals, to count them by.
+    edges: tuple[float, ...] = ()
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Schema:
         """Read the schema out of a ``manifest.json``; raises KeyError or ValueError."""
         labels = manifest.get("labels")
+        ranges = manifest.get("serving", {}).get("ranges", "ignore")
+        if ranges not in RANGES:
+            raise ValueError(f"serving.ranges is '{ranges}'; allowed: {', '.join(RANGES)}")
         return cls(
             model=str(manifest["model"]),
             task=str(manifest["task"]),
             target=str(manifest["target"]),
             features=tuple(Feature.from_dict(entry) for entry in manifest["features"]),
             labels=None if labels is None else tuple(labels),
+            ranges=ranges,
+            edges=tuple(manifest.get("predictions") or ()),
         )
 
     @property

@@ -1,245 +1,359 @@
-"""The scoring server's routes: Azure's inference server's, with errors that help.
+"""The scoring server: the routes of Azure's own inference server, and errors that help.
 
-``GET /`` is ``Healthy`` and needs no key; ``POST /score`` and ``GET /swagger.json`` do. ``GET
-/score`` with a body scores like POST, as Azure's does; without one there is nothing to score: 405.
+``GET /`` is ``Healthy`` and needs no key, nor do the health routes of the Open Inference Protocol;
+everything else does. ``GET /score`` with a body scores like POST, as Azure's does; without one
+there is nothing to score: 405. There are a handful of routes, so a dict is their router: a
+framework's would cost as much as the score, and this is a bare ASGI application.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import itertools
 import logging
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
+from time import perf_counter
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from mlops_assets.scoring.deployments import Deployment, Deployments, Serving
+from mlops_assets.scoring.deployments import Deployments, Serving
 from mlops_assets.scoring.errors import RequestError
+from mlops_assets.scoring.http import (
+    AUTHORIZATION,
+    LENGTH,
+    ORIGIN,
+    Cors,
+    GoneError,
+    Receive,
+    Receiver,
+    Reply,
+    Request,
+    Scope,
+    Send,
+    reply_error,
+    reply_json,
+)
+from mlops_assets.scoring.inference_protocol import metadata
 from mlops_assets.scoring.keys import KeyFile
+from mlops_assets.scoring.logs import without_values
+from mlops_assets.scoring.metrics import CONTENT_TYPE, Metrics
 from mlops_assets.scoring.openapi import openapi
-from mlops_assets.scoring.payload import parse
 from mlops_assets.scoring.predictor import Prediction
+from mlops_assets.scoring.responder import DEPLOYMENT, Responder
 
-MAXIMUM_BODY = 8 * 2**20
-#: Larger bodies are parsed, and more rows scored, in a thread: health stays quick.
-THREAD_BYTES, THREAD_ROWS = 32 * 2**10, 200
-REQUEST_IDS = (b"x-request-id", b"x-ms-request-id", b"x-ms-client-request-id", b"traceid")
+#: Requests that wait for a thread; more are told to come again.
+MAXIMUM_WAITING = 64
+REQUEST_IDS = frozenset(
+    (b"x-request-id", b"x-ms-request-id", b"x-ms-client-request-id", b"traceid")
+)
 MAXIMUM_ID = 100
-DEPLOYMENT = "azureml-model-deployment"
-Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
+Lifespan = Callable[[], AbstractAsyncContextManager[None]]
+Methods = tuple[str, ...]
+Handler = Callable[[Request], Awaitable[Reply]]
 logger = logging.getLogger(__name__)
 
 
-def create_app(
-    deployments: Deployments, keys: KeyFile, identity: str = "", lifespan: Lifespan | None = None
-) -> ASGIApp:
-    """The server as an ASGI application.
+class Application:
+    """The server of one endpoint."""
 
-    Args:
-        deployments: what is served; asked anew by every request.
-        keys: who may ask.
-        identity: sent with ``GET /`` as ``x-mlops-endpoint``, so that whoever looks for this
-            server on its port knows it from another one.
-        lifespan: what goes on beside the requests.
-    """
-    routes = _Routes(deployments, keys, identity)
-    app = Starlette(
-        routes=[
-            Route("/", routes.health, methods=["GET"]),
-            Route("/score", routes.score, methods=["GET", "POST", "OPTIONS"]),
-            Route("/swagger.json", routes.swagger, methods=["GET"]),
-        ],
-        exception_handlers={
-            RequestError: _request_error,
-            HTTPException: _http_error,
-            Exception: _internal_error,
-        },
-        lifespan=lifespan,
-    )
-    app.router.redirect_slashes = False
-    return _RequestIds(app)
+    def __init__(
+        self,
+        deployments: Deployments,
+        keys: KeyFile | None,
+        metrics: Metrics,
+        *,
+        identity: str = "",
+        cors_origins: Sequence[str] = (),
+        access_log: bool = False,
+        lifespan: Lifespan | None = None,
+    ) -> None:
+        """The server of one endpoint.
 
-
-class _Routes:
-    def __init__(self, deployments: Deployments, keys: KeyFile, identity: str) -> None:
+        Args:
+            deployments: what is served; asked anew by every request.
+            keys: who may ask; None leaves that to who stands before this server.
+            metrics: counts what happens.
+            identity: sent with ``GET /`` as ``x-mlops-endpoint``, so that whoever looks for this
+                server on its port knows it from another one.
+            cors_origins: pages of these origins may ask from a browser; ``*`` is any.
+            access_log: a log line for every request, not only for failures.
+            lifespan: what goes on beside the requests.
+        """
         self._deployments = deployments
         self._keys = keys
-        self._identity = identity
+        self._metrics = metrics
+        self._identity = ((b"x-mlops-endpoint", identity.encode()),)
+        self._cors = Cors(cors_origins)
+        self._access_log = access_log
+        self._lifespan = lifespan
+        self._receiver = Receiver()
         # More threads than cores only make each other wait.
         self._threads = ThreadPoolExecutor(2, "scoring")
-
-    async def health(self, _: Request) -> Response:
-        return PlainTextResponse("Healthy", headers={"x-mlops-endpoint": self._identity})
-
-    async def swagger(self, request: Request) -> Response:
-        self._authorize(request)
-        chosen = self._pick(request)
-        return _json(
-            openapi(chosen.predictor.schema, chosen.entry.version), 200, _served_by(chosen)
-        )
-
-    async def score(self, request: Request) -> Response:
-        if request.method == "OPTIONS":
-            return Response(headers={"allow": "GET, POST, OPTIONS"})
-        self._authorize(request)
-        body = await _read_body(request)
-        if request.method == "GET" and not body:
-            raise HTTPException(405, "send the rows with POST", {"allow": "POST, OPTIONS"})
-        chosen = self._pick(request)
-        return Response(
-            await self._answer(chosen, body),
-            headers=_served_by(chosen),
-            media_type="application/json",
-        )
-
-    async def _answer(self, chosen: Deployment, body: bytes) -> bytes:
-        predictor = chosen.predictor
-        run = asyncio.get_running_loop().run_in_executor
-        if len(body) > THREAD_BYTES:
-            return await run(self._threads, _score, chosen, body)
-        table = parse(body, predictor.schema)
-        if table.rows > THREAD_ROWS:
-            prediction = await run(self._threads, predictor.predict_table, table)
-        else:
-            prediction = predictor.predict_table(table)
-        return _encode(prediction, chosen)
-
-    def _pick(self, request: Request) -> Deployment:
-        serving: Serving = self._deployments.serving
-        return serving.pick(request.headers.get(DEPLOYMENT))
-
-    def _authorize(self, request: Request) -> None:
-        header = request.headers.get("authorization")
-        if not self._keys.accepts(None if header is None else header.encode("latin-1")):
-            message = "send one of the endpoint's keys: 'Authorization: Bearer KEY'"
-            raise HTTPException(401, message, {"www-authenticate": "Bearer"})
-
-
-def _score(chosen: Deployment, body: bytes) -> bytes:
-    table = parse(body, chosen.predictor.schema)
-    return _encode(chosen.predictor.predict_table(table), chosen)
-
-
-def _encode(prediction: Prediction, chosen: Deployment) -> bytes:
-    answer: dict[str, Any] = {"predictions": prediction.values}
-    if prediction.probabilities is not None:
-        names = [_label(label) for label in chosen.predictor.schema.labels or ()]
-        answer["probabilities"] = [
-            dict(zip(names, row, strict=True)) for row in prediction.probabilities
-        ]
-    return json.dumps(answer, allow_nan=False, separators=(",", ":")).encode()
-
-
-def _label(label: Any) -> str:
-    return label if isinstance(label, str) else json.dumps(label)
-
-
-def _served_by(chosen: Deployment) -> dict[str, str]:
-    return {DEPLOYMENT: chosen.name, "x-mlops-version": str(chosen.entry.version)}
-
-
-async def _read_body(request: Request) -> bytes:
-    """The body, read no further than the limit, whatever its headers say."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced[:20]) > MAXIMUM_BODY:
-        raise _too_large()
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in _stream(request):
-        size += len(chunk)
-        if size > MAXIMUM_BODY:
-            raise _too_large()
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-async def _stream(request: Request) -> AsyncIterator[bytes]:
-    async for chunk in request.stream():
-        if chunk:
-            yield chunk
-
-
-def _too_large() -> RequestError:
-    return RequestError(f"the body is larger than {MAXIMUM_BODY} bytes", 413, "too_large")
-
-
-def _json(value: Any, status: int, headers: dict[str, str] | None = None) -> Response:
-    # Plain ASCII: a text that is no Unicode, such as half a surrogate pair, can be said too.
-    content = json.dumps(value, separators=(",", ":")).encode()
-    return Response(content, status, headers, "application/json")
-
-
-def _error(status: int, code: str, message: str, headers: Any = None) -> Response:
-    return _json({"error": {"code": code, "message": message}}, status, headers)
-
-
-async def _request_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
-    return _error(error.status, error.code, error.message)
-
-
-_CODES = {401: "unauthorized", 404: "not_found", 405: "method_not_allowed"}
-
-
-async def _http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = _CODES.get(error.status_code, "error")
-    return _error(error.status_code, code, error.detail, error.headers)
-
-
-async def _internal_error(request: Request, _: Exception) -> Response:
-    identity = request.scope["mlops.request_id"]
-    return _error(500, "internal", f"internal error; the server's log has it as {identity}")
-
-
-class _RequestIds:
-    """Echoes the request's ids, refuses long ones, and logs failures under them."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        self._waiting = 0
+        self._serving: Serving | None = None
+        self._responders: dict[str, Responder] = {}
+        origin = {ORIGIN} if self._cors.enabled else set[bytes]()
+        self._meaningful = frozenset({AUTHORIZATION, DEPLOYMENT, LENGTH} | origin)
+        self._prefix = os.urandom(8).hex().encode()
+        self._numbers = itertools.count()
+        self._routes: dict[str, tuple[Methods, Handler]] = {
+            "/score": (("GET", "POST", "OPTIONS"), self._score),
+            "/": (_GET, self._health),
+            "/swagger.json": (_GET, self._swagger),
+            "/metrics": (_GET, self._show_metrics),
+            "/v2": (_GET, self._describe_server),
+            "/v2/health/live": (_GET, self._live),
+            "/v2/health/ready": (_GET, self._ready),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
+        """Answer one request, as ASGI has it."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live_through(receive, send)
+        else:
             await send({"type": "websocket.close", "code": 1008})
-            return
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = [(name, value) for name, value in scope["headers"] if name in REQUEST_IDS]
-        too_long = [name.decode() for name, value in given if len(value) > MAXIMUM_ID]
-        if too_long:
-            message = f"header {too_long[0]} is longer than {MAXIMUM_ID} characters"
-            await _error(431, "header_too_long", message)(scope, receive, send)
-            return
-        echoed = dict(given) or {REQUEST_IDS[0]: uuid.uuid4().hex.encode()}
-        identity = next(iter(echoed.values())).decode("latin-1")
-        scope["mlops.request_id"] = identity
-        await self._run(scope, receive, _with_headers(send, list(echoed.items())), identity)
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send, identity: str) -> None:
+    # -- every request
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = perf_counter()
+        given: dict[bytes, bytes] = {}
+        ids: list[tuple[bytes, bytes]] = []
+        meaningful = self._meaningful
+        for header in scope["headers"]:
+            name = header[0]
+            if name in meaningful:
+                given[name] = header[1]
+            elif name in REQUEST_IDS:
+                ids.append(header)
+        if not ids:
+            ids.append((b"x-request-id", b"%b-%x" % (self._prefix, next(self._numbers))))
+        request = Request(scope["method"], scope["path"], given, ids, receive)
         try:
-            await self._app(scope, receive, send)
-        except ClientDisconnect:
-            logger.info("request %r: the client went away", identity)
-        except Exception:  # Starlette has answered, and raises it again for the log
-            logger.exception("request %r failed", identity)
+            reply = await self._route(request)
+        except GoneError:
+            logger.info("the client went away", extra={"request_id": request.identity})
+            return
+        except Exception as error:
+            reply = self._failed(request, error)
+        headers = [(b"content-length", b"%d" % len(reply.body)), *reply.headers, *ids]
+        if ORIGIN in given:
+            headers += self._cors.headers(given[ORIGIN])
+        # Counted before it is sent: whoever has the answer finds it in the metrics.
+        seconds = perf_counter() - started
+        if reply.responder is not None:
+            reply.responder.tally.record(reply.status, seconds)
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+        if self._access_log:
+            self._log(request, reply, seconds)
+
+    async def _route(self, request: Request) -> Reply:
+        for name, value in request.ids:
+            if len(value) > MAXIMUM_ID:
+                message = f"header {name.decode()} is longer than {MAXIMUM_ID} characters"
+                request.ids = []  # not sent back
+                raise RequestError(message, 431, "header_too_long")
+        methods, handler = self._routes.get(request.path) or self._model_route(request.path)
+        if request.method not in methods:
+            return _wrong_method(methods)
+        return await handler(request)
+
+    def _failed(
+        self, request: Request, error: Exception, responder: Responder | None = None
+    ) -> Reply:
+        """What becomes of a request that raised; an error of ours is logged under its id."""
+        headers = () if responder is None else responder.headers[1:]
+        if not isinstance(error, RequestError):
+            identity = request.identity
+            extra = {"request_id": identity}
+            logger.error("request %s failed\n%s", identity, without_values(error), extra=extra)
+            message = f"internal error; the server's log has it as {identity}"
+            error = RequestError(message, 500, "internal")
+        elif responder is None or error.status == 503:
+            self._metrics.refused[error.code] += 1
+        return reply_error(error, headers, responder)
+
+    def _log(self, request: Request, reply: Reply, seconds: float) -> None:
+        """One line of the access log: no payload, and no error's text, which may quote it."""
+        deployment = None if reply.responder is None else reply.responder.deployment
+        logger.info(
+            "answered",
+            extra={
+                "request_id": request.identity,
+                "method": request.method,
+                "path": request.path,
+                "status": reply.status,
+                "milliseconds": round(1000 * seconds, 3),
+                "deployment": deployment.name if deployment else None,
+                "version": deployment.entry.version if deployment else None,
+            },
+        )
+
+    # -- scoring
+
+    async def _score(self, request: Request) -> Reply:
+        if request.method == "OPTIONS":
+            allow = (b"allow", b"GET, POST, OPTIONS")
+            preflight = self._cors.preflight() if ORIGIN in request.given else ()
+            return Reply(200, b"", (allow, *preflight))
+        self._authorize(request)
+        body = await self._receiver.body(request)
+        if request.method == "GET" and not body:
+            return _wrong_method(("POST", "OPTIONS"), "send the rows with POST")
+        responder = self._pick(request)
+        try:
+            if responder.is_slow(body):
+                answer = await self._in_thread(responder, responder.work, body)
+            else:
+                answer = responder.answer(body)
+        except Exception as error:
+            return self._failed(request, error, responder)
+        return Reply(200, answer, responder.headers, responder, body)
+
+    async def _in_thread(
+        self,
+        responder: Responder,
+        work: Callable[[bytes], tuple[bytes, Prediction]],
+        body: bytes,
+    ) -> bytes:
+        if self._waiting >= MAXIMUM_WAITING:
+            message = f"{MAXIMUM_WAITING} requests wait already; come again"
+            raise RequestError(message, 503, "busy")
+        self._waiting += 1
+        started = perf_counter()
+        try:
+            loop = asyncio.get_running_loop()
+            answer, prediction = await loop.run_in_executor(self._threads, work, body)
+        finally:
+            self._waiting -= 1
+        responder.count(prediction, perf_counter() - started)
+        return answer
+
+    def _pick(self, request: Request) -> Responder:
+        serving = self._deployments.serving
+        if serving is not self._serving:
+            self._responders = {
+                name: Responder(deployment, self._metrics.tally(name))
+                for name, deployment in serving.deployments.items()
+            }
+            self._serving = serving
+        named = request.given.get(DEPLOYMENT)
+        name = None if named is None else named.decode("latin-1")
+        return self._responders[serving.pick(name).name]
+
+    def _authorize(self, request: Request) -> None:
+        if self._keys is not None and not self._keys.accepts(request.given.get(AUTHORIZATION)):
+            message = "send one of the endpoint's keys: 'Authorization: Bearer KEY'"
+            raise RequestError(message, 401, "unauthorized")
+
+    # -- everything else
+
+    async def _health(self, _: Request) -> Reply:
+        return Reply(200, b"Healthy", (_TEXT, *self._identity))
+
+    async def _swagger(self, request: Request) -> Reply:
+        self._authorize(request)
+        responder = self._pick(request)
+        deployment = responder.deployment
+        document = openapi(deployment.predictor.schema, deployment.entry.version)
+        return reply_json(document, responder.headers[1:])
+
+    async def _show_metrics(self, request: Request) -> Reply:
+        self._authorize(request)
+        loop = asyncio.get_running_loop()
+        text = await loop.run_in_executor(self._threads, self._metrics.render)
+        return Reply(200, text, ((b"content-type", CONTENT_TYPE.encode()),))
+
+    async def _describe_server(self, _: Request) -> Reply:
+        return reply_json({"name": "mlops-assets", "version": "2", "extensions": []})
+
+    async def _live(self, _: Request) -> Reply:
+        return reply_json({"live": True})
+
+    async def _ready(self, _: Request) -> Reply:
+        ready = any(d.entry.traffic for d in self._deployments.serving.deployments.values())
+        return reply_json({"ready": ready}, status=200 if ready else 503)
+
+    def _model_route(self, path: str) -> tuple[Methods, Handler]:
+        """The protocol's routes of a model: ``/v2/models/M[/versions/V][/infer]``."""
+        parts = path.split("/")
+        if parts[:3] != ["", "v2", "models"] or len(parts) < 4:
+            raise RequestError(f"no route {ascii(path)[:60]}", 404, "not_found")
+        model, rest = parts[3], parts[4:]
+        version = rest[1] if rest[:1] == ["versions"] and len(rest) > 1 else None
+        verb = rest[2:] if version is not None else rest
+        known: dict[tuple[str, ...], tuple[Methods, Any]] = {
+            (): (_GET, self._describe_model),
+            ("ready",): (_GET, self._model_ready),
+            ("infer",): (("POST",), self._infer),
+        }
+        if tuple(verb) not in known:
+            raise RequestError(f"no route {ascii(path)[:60]}", 404, "not_found")
+        methods, handler = known[tuple(verb)]
+
+        async def handle(request: Request) -> Reply:
+            self._authorize(request)
+            responder = self._pick(request)
+            _require(responder, model, version)
+            return await handler(request, responder)
+
+        return methods, handle
+
+    async def _describe_model(self, _: Request, responder: Responder) -> Reply:
+        deployment = responder.deployment
+        found = metadata(deployment.predictor.schema, str(deployment.entry.version))
+        return reply_json(found, responder.headers[1:])
+
+    async def _model_ready(self, _: Request, responder: Responder) -> Reply:
+        name = responder.deployment.predictor.schema.model
+        return reply_json({"name": name, "ready": True}, responder.headers[1:])
+
+    async def _infer(self, request: Request, responder: Responder) -> Reply:
+        body = await self._receiver.body(request)
+        try:
+            if responder.is_slow(body):
+                answer = await self._in_thread(responder, responder.infer, body)
+            else:
+                started = perf_counter()
+                answer, prediction = responder.infer(body)
+                responder.count(prediction, perf_counter() - started)
+        except Exception as error:
+            return self._failed(request, error, responder)
+        return Reply(200, answer, responder.headers, responder)
+
+    async def _live_through(self, receive: Receive, send: Send) -> None:
+        await receive()
+        if self._lifespan is None:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        else:
+            async with self._lifespan():
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        await send({"type": "lifespan.shutdown.complete"})
 
 
-def _with_headers(
-    send: Send, headers: list[tuple[bytes, bytes]]
-) -> Callable[[Message], Awaitable[None]]:
-    async def sender(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], *headers]}
-        await send(message)
+_GET = ("GET", "HEAD")
+_TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
-    return sender
+
+def _wrong_method(methods: Iterable[str], message: str = "") -> Reply:
+    allowed = ", ".join(methods)
+    error = RequestError(message or f"allowed here: {allowed}", 405, "method_not_allowed")
+    return reply_error(error, ((b"allow", allowed.encode()),))
+
+
+def _require(responder: Responder, model: str, version: str | None) -> None:
+    """Refuse another model or version than the one that answers here."""
+    deployment = responder.deployment
+    own, number = deployment.predictor.schema.model, str(deployment.entry.version)
+    if model != own:
+        raise RequestError(f"no model {ascii(model)[:60]}; here is {own}", 404, "not_found")
+    if version is not None and version != number:
+        message = f"no version {ascii(version)[:60]}; version {number} serves here"
+        raise RequestError(message, 404, "not_found")

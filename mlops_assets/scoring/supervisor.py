@@ -18,18 +18,21 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlops_assets.files import to_json, write_atomic
 from mlops_assets.scoring import processes
 from mlops_assets.scoring.generation import ack_path, read_acks
+from mlops_assets.scoring.logs import log_to_stderr
+from mlops_assets.scoring.metrics import COUNTS
 
 HOST = "127.0.0.1"
 SETTINGS, STATE, LOCK, LOG = "settings.json", "state.json", "serving.lock", "server.log"
@@ -51,6 +54,16 @@ class Settings:
     #: A fixed port, or None: the last one if it is free, else any.
     port: int | None = None
     workers: int = 1
+    #: Pages of these origins may ask from a browser.
+    cors_origins: tuple[str, ...] = ()
+    #: A log line for every request.
+    access_log: bool = False
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Settings:
+        """Read them from JSON; raises TypeError."""
+        origins: list[str] = value.pop("cors_origins", [])
+        return replace(cls(**value), cors_origins=tuple(origins))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +81,15 @@ def read_state(folder: Path) -> State | None:
     """The supervisor that was last started, running or not."""
     try:
         value: dict[str, Any] = json.loads((folder / STATE).read_bytes())
-        settings = Settings(**value.pop("settings"))
+        settings = Settings.from_dict(value.pop("settings"))
         return State(**value, settings=settings)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def read_settings(folder: Path) -> Settings:
+    """How the endpoint of a folder is to be served."""
+    return Settings.from_dict(json.loads((folder / SETTINGS).read_bytes()))
 
 
 class Supervisor:
@@ -242,16 +260,15 @@ def bound_log(path: Path) -> None:
 
 def main() -> int:
     """Serve the endpoint of a folder, unless another supervisor does."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
-    )
+    log_to_stderr()
     folder = Path(sys.argv[1])
     with (folder / LOCK).open("w") as lock:
         if not take(lock.fileno(), seconds=2):
             logger.info("another supervisor serves %s", folder)
             return ALREADY_SERVED
-        settings = Settings(**json.loads((folder / SETTINGS).read_bytes()))
-        return Supervisor(folder, settings).run()
+        # Counters begin with the server, as Prometheus expects.
+        shutil.rmtree(folder / COUNTS, ignore_errors=True)
+        return Supervisor(folder, read_settings(folder)).run()
 
 
 def take(descriptor: int, seconds: float) -> bool:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlops_assets.scoring.errors import RequestError
 from mlops_assets.scoring.schema import Feature, Schema
@@ -18,13 +18,15 @@ from mlops_assets.scoring.schema import Feature, Schema
 #: Trees and ONNX compute in 32 bits; a greater number would overflow in some model and not others.
 GREATEST = 3.4028234663852886e38
 INTEGERS = range(-(2**63), 2**63)
+#: Rows of one request. What is more is a batch job, and would only time out.
+MAXIMUM_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """Columns of one length, in training order, every value of its feature's type or None."""
 
-    columns: dict[str, list[Any]]
+    columns: Mapping[str, Sequence[Any]]
     rows: int
 
 
@@ -78,14 +80,30 @@ def check_columns(columns: Iterable[Any], schema: Schema) -> list[str]:
     return names
 
 
-def outside_contract(table: Table, schema: Schema) -> str | None:
-    """The first value that the data contract does not allow, as a message; None if all are in."""
+class Outside(NamedTuple):
+    """A value that the data contract does not allow."""
+
+    row: int
+    column: str
+    problem: str
+
+    @property
+    def message(self) -> str:
+        """The value's place and what is wrong with it."""
+        return f"row {self.row}, column '{self.column}': {self.problem}"
+
+
+def out_of_contract(table: Table, schema: Schema) -> list[Outside]:
+    """The values that the data contract does not allow, column by column."""
+    found: list[Outside] = []
     for feature in schema.features:
+        if feature.categories is None and feature.minimum is None and feature.maximum is None:
+            continue
         for row, value in enumerate(table.columns[feature.name]):
             problem = _outside(value, feature)
             if problem:
-                return f"row {row}, column '{feature.name}': {problem}"
-    return None
+                found.append(Outside(row, feature.name, problem))
+    return found
 
 
 def _repeats(names: list[str]) -> bool:
@@ -95,6 +113,14 @@ def _repeats(names: list[str]) -> bool:
 def _some(rows: Sequence[Any]) -> None:
     if not rows:
         raise RequestError("data holds no row; send at least one")
+    if len(rows) > MAXIMUM_ROWS:
+        raise too_many_rows(len(rows))
+
+
+def too_many_rows(rows: int) -> RequestError:
+    """What becomes of a request that is too long."""
+    message = f"{rows} rows; send at most {MAXIMUM_ROWS} at a time"
+    return RequestError(message, 413, "too_many_rows")
 
 
 def _refuse_columns(found: Iterable[str], schema: Schema, place: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -19,7 +20,6 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import uvicorn
-from starlette.applications import Starlette
 
 from mlops_assets.scoring import processes
 from mlops_assets.scoring.deployments import Deployments, Serving
@@ -30,11 +30,15 @@ from mlops_assets.scoring.generation import (
     write_ack,
 )
 from mlops_assets.scoring.keys import KEYS, KeyFile
-from mlops_assets.scoring.server import create_app
+from mlops_assets.scoring.logs import log_to_stderr
+from mlops_assets.scoring.metrics import Metrics
+from mlops_assets.scoring.server import Application
+from mlops_assets.scoring.supervisor import read_settings
 
 #: Seconds for requests in flight when the worker is asked to end.
 GRACE_SECONDS = 5
-LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
+#: Between two looks of the other workers at what this one counted.
+COUNT_SECONDS = 1.0
 
 
 def main() -> None:
@@ -45,8 +49,7 @@ def main() -> None:
     parser.add_argument("--alive", type=int, required=True)
     parser.add_argument("--identity", required=True)
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    log_to_stderr()
     serve(options.folder, options.socket, options.alive, options.identity)
 
 
@@ -56,17 +59,36 @@ def serve(folder: Path, listening: int, alive: int, identity: str) -> None:
     # Before the generation is first read: who writes one from now on waits for this worker.
     acknowledge(Serving())
     deployments = Deployments(GenerationFile(folder), acknowledge)
+    metrics = Metrics(folder)
+    settings = read_settings(folder)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+    async def lifespan() -> AsyncGenerator[None]:
         asyncio.get_running_loop().add_reader(alive, _end_without_supervisor, alive)
         await deployments.update()
-        following = asyncio.create_task(deployments.follow())
+        beside = [
+            asyncio.create_task(deployments.follow()),
+            asyncio.create_task(_write_counts(metrics)),
+        ]
+        # What was loaded stays: looking through it for garbage would only delay answers.
+        gc.collect()
+        gc.freeze()
         yield
-        following.cancel()
+        for task in beside:
+            task.cancel()
+        metrics.write()
 
+    application = Application(
+        deployments,
+        KeyFile(folder / KEYS),
+        metrics,
+        identity=identity,
+        cors_origins=settings.cors_origins,
+        access_log=settings.access_log,
+        lifespan=lifespan,
+    )
     config = uvicorn.Config(
-        create_app(deployments, KeyFile(folder / KEYS), identity, lifespan),
+        application,
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -83,6 +105,15 @@ def serve(folder: Path, listening: int, alive: int, identity: str) -> None:
         uvicorn.Server(config).run(sockets=[socket.socket(fileno=listening)])
     finally:
         ack_path(folder, os.getpid()).unlink(missing_ok=True)
+
+
+async def _write_counts(metrics: Metrics) -> None:
+    while True:
+        await asyncio.sleep(COUNT_SECONDS)
+        try:
+            await asyncio.to_thread(metrics.write)
+        except OSError as error:  # a full disk: the sums stay in memory
+            logging.getLogger(__name__).warning("counts are not written: %s", error)
 
 
 def _acknowledger(folder: Path) -> Callable[[Serving], None]:

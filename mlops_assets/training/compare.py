@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlops_assets.scoring.errors import IntegrityError
+from mlops_assets.scoring.pickled import Pickled
 from mlops_assets.scoring.predictor import Predictor, checked_bytes, read_manifest
 from mlops_assets.training.data import SplitRule, side_of
 from mlops_assets.training.errors import TrainingProblem
@@ -52,7 +53,7 @@ def compare(
     }
     try:
         bundle = Path(champion["bundle"])
-        theirs = Predictor.load(bundle, champion["digest"])
+        theirs = Predictor.load(bundle, champion["digest"], "pickle")
         mask = rule.mask(table) & split_rule(bundle, champion["digest"]).mask(table)
         rows = table.filter(pa.array(mask))
         if rows.num_rows < LEAST_ROWS:
@@ -76,7 +77,8 @@ def judge_version(version: Predictor, rows: pa.Table) -> Judged:
     schema = version.schema
     side = side_of(rows, schema.features, schema.target, schema.task)
     labels = np.array([] if schema.labels is None else list(schema.labels))
-    return predictions(version.estimator, side, schema.task, labels)
+    assert isinstance(version.model, Pickled), "loaded as such by the callers"
+    return predictions(version.model.estimator, side, schema.task, labels)
 
 
 def split_rule(bundle: Path, digest: str) -> SplitRule:
@@ -97,7 +99,7 @@ def compare_versions(request: dict[str, Any]) -> dict[str, Any]:
     """
     bundle, digest = Path(request["candidate"]["bundle"]), request["candidate"]["digest"]
     try:
-        candidate = Predictor.load(bundle, digest)
+        candidate = Predictor.load(bundle, digest, "pickle")
         rule, holdout = split_rule(bundle, digest), _holdout(bundle, digest)["digest"]
     except IntegrityError as error:
         raise TrainingProblem("data", str(error)) from None

@@ -9,7 +9,7 @@ import pytest
 from mlops_assets.scoring.errors import RequestError
 from mlops_assets.scoring.payload import parse
 from mlops_assets.scoring.schema import Feature, Schema
-from mlops_assets.scoring.table import outside_contract
+from mlops_assets.scoring.table import out_of_contract
 
 SCHEMA = Schema(
     model="m",
@@ -113,7 +113,10 @@ def test_values_that_are_refused_name_row_and_column(change: dict[str, Any], mes
         (b'{"data": [{"f": ' + b"1" * 5000 + b"}]}", "a number of the body is too long"),
         (b'{"data": ' + b"[" * 100_000, "nested too deeply"),
         (b"[1]", "the body must be an object"),
-        (b"{}", "0 keys; the body has one key, 'data' or 'input_data'"),
+        (
+            b"{}",
+            "0 keys; the body has one key of data, input_data, dataframe_split, dataframe_records",
+        ),
         (b'{"data": [], "input_data": []}', "2 keys"),
         (b'{"data": [], "method": "x"}', "unknown key 'method'"),
         (b'{"data": []}', "data holds no row"),
@@ -154,10 +157,12 @@ def test_many_unknown_columns_make_a_short_message() -> None:
 
 
 def test_what_lies_outside_the_contract_is_found() -> None:
-    inside = parse(json.dumps({"data": [ROW, {**ROW, "f": None, "s": None}]}).encode(), SCHEMA)
-    assert outside_contract(inside, SCHEMA) is None
-    high = parse(json.dumps({"data": [ROW, {**ROW, "f": 11}]}).encode(), SCHEMA)
-    expected = "row 1, column 'f': 11.0 is outside the contract's range 0 to 10"
-    assert outside_contract(high, SCHEMA) == expected
-    unseen = parse(json.dumps({"data": [{**ROW, "s": "z"}]}).encode(), SCHEMA)
-    assert "'z' is none of the contract's categories" in str(outside_contract(unseen, SCHEMA))
+    def outside(*rows: dict[str, Any]) -> list[str]:
+        table = parse(json.dumps({"data": rows}).encode(), SCHEMA)
+        return [found.message for found in out_of_contract(table, SCHEMA)]
+
+    assert outside(ROW, {**ROW, "f": None, "s": None}) == []
+    high = "row 1, column 'f': 11.0 is outside the contract's range 0 to 10"
+    assert outside(ROW, {**ROW, "f": 11}) == [high]
+    unseen = "row 0, column 's': 'z' is none of the contract's categories"
+    assert outside({**ROW, "s": "z"}) == [unseen]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlops_assets.scoring.errors import IntegrityError, RequestError
+from mlops_assets.scoring.errors import IntegrityError, ModelError, RequestError
 from mlops_assets.scoring.predictor import Predictor
 from tests.bundles import NUMBERS, broken, classifier, regression, write_bundle, write_manifest
 
@@ -93,7 +93,7 @@ def test_a_model_that_fails_inside_its_contract_is_its_own_fault(tmp_path: Path)
     assert predictor.predict([{"a": 1, "b": 1}]).values == [0.0]
     with pytest.raises(RuntimeError, match="secret detail"):
         predictor.predict([{"a": 7, "b": 1}])
-    with pytest.raises(ValueError, match="the model answered nan"):
+    with pytest.raises(ModelError, match="the model answered nan"):
         predictor.predict([{"a": 8, "b": 1}])
 
 
@@ -111,5 +111,5 @@ class TooFew:
 def test_one_answer_per_row_is_asked_for(tmp_path: Path) -> None:
     write_bundle(tmp_path / "bundle", TooFew(), NUMBERS, [{"a": 1.0, "b": 1}])
     predictor = Predictor.load(tmp_path / "bundle")
-    with pytest.raises(ValueError, match="gave 1 answers for 2 rows"):
+    with pytest.raises(ModelError, match="gave 1 answers for 2 rows"):
         predictor.predict([{"a": 1.0, "b": 1}, {"a": 1.0, "b": 1}])

@@ -1,0 +1,120 @@
+"""The quick way into a model: a body that is surely right, decoded and checked in one pass.
+
+msgspec makes a parser out of types, and the types here are the version's contract: names, types,
+ranges, categories. What this parser does not take is not wrong yet: ``payload`` looks at it
+again, slowly, and either takes it or says in words what is wrong and where.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from mlops_assets.scoring.schema import Feature, Schema
+from mlops_assets.scoring.table import GREATEST
+
+_TYPES: dict[str, Any] = {
+    "float": Annotated[float, msgspec.Meta(ge=-GREATEST, le=GREATEST)],
+    "integer": Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)],
+    "boolean": bool,
+    "string": str,
+}
+Rows = Sequence[Sequence[Any]]
+
+
+class Decoder:
+    """Reads the bodies that applications send day by day."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._names = list(schema.names)
+        self._decoder: msgspec.json.Decoder[Any] | None = None
+        # A time has too many spellings to be taken without a closer look.
+        if all(feature.type in _TYPES for feature in schema.features):
+            self._decoder = msgspec.json.Decoder(_body_type(schema))
+
+    def rows(self, body: bytes) -> Rows | None:
+        """The rows of a body, each a sequence of values in training order.
+
+        Returns:
+            None for whatever is not plainly right: wrong, or merely unusual.
+        """
+        if self._decoder is None:
+            return None
+        try:
+            found = self._decoder.decode(body)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return None
+        entries, colons = self._entries(found)
+        if not entries:
+            return None
+        if type(entries[0]) is not tuple:
+            colons += len(entries) * len(self._names)
+            entries = [*map(msgspec.structs.astuple, entries)]
+        # A key that is written twice, of which the parser took the last, is a colon too many.
+        return entries if body.count(b":") == colons else None
+
+    def _entries(self, found: Any) -> tuple[Any, int]:
+        """The list of rows, and how many colons stand around it."""
+        given = [value for value in msgspec.structs.astuple(found) if value is not None]
+        if len(given) != 1:
+            return None, 0
+        (value,) = given
+        if type(value) is list:
+            return value, 1
+        if value.columns != self._names:
+            return None, 0  # another order
+        if value.index is None:
+            return value.data, 3
+        return (value.data, 4) if len(value.index) == len(value.data) else (None, 0)
+
+
+def _body_type(schema: Schema) -> Any:
+    values = [_value_type(feature, schema) for feature in schema.features]
+    record = msgspec.defstruct(
+        "Record",
+        [(f"f{number}", value) for number, value in enumerate(values)],
+        # A column may have any name, a field may not.
+        rename={f"f{number}": name for number, name in enumerate(schema.names)},
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+    row = tuple[tuple(values)]  # type: ignore[misc]
+    split = msgspec.defstruct(
+        "Split",
+        [("columns", list[str]), ("data", list[row]), ("index", list[int | str] | None, None)],
+        forbid_unknown_fields=True,
+    )
+    rows = list[record | row]
+    return msgspec.defstruct(
+        "Body",
+        [
+            ("data", rows | None, None),
+            ("input_data", rows | split | None, None),
+            ("dataframe_split", split | None, None),
+            ("dataframe_records", list[record] | None, None),
+        ],
+        forbid_unknown_fields=True,
+    )
+
+
+def _value_type(feature: Feature, schema: Schema) -> Any:
+    found: Any = _TYPES[feature.type]
+    # Where nothing follows from the contract's ranges they are no reason for a second look.
+    if schema.ranges != "ignore":
+        if feature.categories is not None:
+            found = Literal[feature.categories]  # pyright: ignore[reportInvalidTypeForm]
+        elif feature.minimum is not None or feature.maximum is not None:
+            found = _bounded(feature)
+    return found | None if feature.nullable else found
+
+
+def _bounded(feature: Feature) -> Any:
+    low = -GREATEST if feature.minimum is None else max(feature.minimum, -GREATEST)
+    high = GREATEST if feature.maximum is None else min(feature.maximum, GREATEST)
+    if feature.type == "float":
+        return Annotated[float, msgspec.Meta(ge=low, le=high)]
+    least, most = math.ceil(max(low, -(2**63))), math.floor(min(high, 2**63 - 1))
+    return Annotated[int, msgspec.Meta(ge=least, le=most)]
