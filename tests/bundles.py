@@ -20,6 +20,7 @@ from mlops_assets.files import digest_bytes, digest_file, to_json
 from mlops_assets.scoring.frame import to_frame
 from mlops_assets.scoring.schema import Feature
 from resources.endpoints.base import VersionRef
+from tests.onnx_models import total
 
 # What is defined here goes into the pickles by value, as a model's own classes do.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -55,8 +56,11 @@ def write_bundle(
     return write_manifest(folder, features, labels)
 
 
-def write_manifest(folder: Path, features: Sequence[Feature], labels: list[Any] | None) -> str:
+def write_manifest(
+    folder: Path, features: Sequence[Feature], labels: list[Any] | None, ranges: str = "ignore"
+) -> str:
     """Write the manifest of the files that lie in a folder; returns its digest."""
+    exported = (folder / "model.onnx").is_file()
     files = {p.name: digest_file(p) for p in folder.iterdir() if p.name != "manifest.json"}
     manifest = to_json(
         {
@@ -66,6 +70,11 @@ def write_manifest(folder: Path, features: Sequence[Feature], labels: list[Any] 
             "target": "y",
             "features": [feature.to_dict() for feature in features],
             "labels": labels,
+            "serving": {
+                "format": "onnx" if exported else "pickle",
+                "reason": "",
+                "ranges": ranges,
+            },
             "files": files,
         }
     )
@@ -79,6 +88,14 @@ def regression(root: Path, version: int) -> VersionRef:
     bundle = root / f"v{version}"
     digest = write_bundle(bundle, Sum(1000.0 * version), NUMBERS, records[:5])
     return VersionRef("tiny", version, digest, bundle)
+
+
+def exported(root: Path, version: int) -> VersionRef:
+    """Version n predicts a + b + 1000 n from ONNX; it has its pickle too."""
+    found = regression(root, version)
+    (found.bundle / "model.onnx").write_bytes(total(NUMBERS, 1000.0 * version))
+    digest = write_manifest(found.bundle, NUMBERS, None)
+    return VersionRef("tiny", version, digest, found.bundle)
 
 
 def constant(root: Path, version: int) -> VersionRef:

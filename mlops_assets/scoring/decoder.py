@@ -52,7 +52,10 @@ class Decoder:
             return None
         if type(entries[0]) is not tuple:
             colons += len(entries) * len(self._names)
-            entries = [*map(msgspec.structs.astuple, entries)]
+            try:
+                entries = [*map(msgspec.structs.astuple, entries)]
+            except TypeError:  # a list among the objects
+                return None
         # A key that is written twice, of which the parser took the last, is a colon too many.
         return entries if body.count(b":") == colons else None
 

@@ -40,8 +40,8 @@ class Request:
 
     @property
     def identity(self) -> str:
-        """The first of its ids."""
-        return self.ids[0][1].decode("latin-1")
+        """The first of its ids; empty where it was refused for them."""
+        return self.ids[0][1].decode("latin-1") if self.ids else ""
 
 
 class Reply(NamedTuple):

@@ -19,7 +19,7 @@ from mlops_assets.scoring.table import MAXIMUM_ROWS, Table, too_many_rows
 
 #: Larger bodies are read and scored in a thread: health stays quick.
 THREAD_BYTES = 64 * 2**10
-#: So is everything, while an answer takes longer than this.
+#: So is everything, while answers take longer than this.
 SLOW_SECONDS = 0.01
 #: Header that names the deployment that answered, or is to answer.
 DEPLOYMENT = b"azureml-model-deployment"
@@ -76,7 +76,8 @@ class Responder:
 
     def count(self, prediction: Prediction, seconds: float) -> None:
         """Count what was predicted; on the event loop alone."""
-        self._seconds = seconds
+        # Smoothed: one pause of the machine makes no model a slow one.
+        self._seconds += (seconds - self._seconds) / 8
         self.tally.predicted(prediction.values, self._schema)
         if prediction.outside:
             self.tally.outside.update(prediction.outside)

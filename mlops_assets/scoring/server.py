@@ -156,7 +156,7 @@ class Application:
         for name, value in request.ids:
             if len(value) > MAXIMUM_ID:
                 message = f"header {name.decode()} is longer than {MAXIMUM_ID} characters"
-                request.ids = []  # not sent back
+                request.ids.clear()  # not sent back
                 raise RequestError(message, 431, "header_too_long")
         methods, handler = self._routes.get(request.path) or self._model_route(request.path)
         if request.method not in methods:
@@ -225,13 +225,14 @@ class Application:
             message = f"{MAXIMUM_WAITING} requests wait already; come again"
             raise RequestError(message, 503, "busy")
         self._waiting += 1
-        started = perf_counter()
         try:
             loop = asyncio.get_running_loop()
-            answer, prediction = await loop.run_in_executor(self._threads, work, body)
+            answer, prediction, seconds = await loop.run_in_executor(
+                self._threads, _timed, work, body
+            )
         finally:
             self._waiting -= 1
-        responder.count(prediction, perf_counter() - started)
+        responder.count(prediction, seconds)
         return answer
 
     def _pick(self, request: Request) -> Responder:
@@ -340,6 +341,13 @@ class Application:
 
 _GET = ("GET", "HEAD")
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
+
+
+def _timed(
+    work: Callable[[bytes], tuple[bytes, Prediction]], body: bytes
+) -> tuple[bytes, Prediction, float]:
+    started = perf_counter()
+    return (*work(body), perf_counter() - started)
 
 
 def _wrong_method(methods: Iterable[str], message: str = "") -> Reply:

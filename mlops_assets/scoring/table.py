@@ -19,7 +19,7 @@ from mlops_assets.scoring.schema import Feature, Schema
 GREATEST = 3.4028234663852886e38
 INTEGERS = range(-(2**63), 2**63)
 #: Rows of one request. What is more is a batch job, and would only time out.
-MAXIMUM_ROWS = 50_000
+MAXIMUM_ROWS = 100_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,15 @@ import pytest
 
 from mlops_assets.scoring.errors import IntegrityError, ModelError, RequestError
 from mlops_assets.scoring.predictor import Predictor
-from tests.bundles import NUMBERS, broken, classifier, regression, write_bundle, write_manifest
+from tests.bundles import (
+    NUMBERS,
+    broken,
+    classifier,
+    exported,
+    regression,
+    write_bundle,
+    write_manifest,
+)
 
 
 def test_a_regression_answers_plain_numbers(tmp_path: Path) -> None:
@@ -113,3 +124,46 @@ def test_one_answer_per_row_is_asked_for(tmp_path: Path) -> None:
     predictor = Predictor.load(tmp_path / "bundle")
     with pytest.raises(ModelError, match="gave 1 answers for 2 rows"):
         predictor.predict([{"a": 1.0, "b": 1}, {"a": 1.0, "b": 1}])
+
+
+def test_served_from_onnx_a_process_needs_neither_pandas_nor_scikit_learn(tmp_path: Path) -> None:
+    version = exported(tmp_path, 1)
+    code = f"""
+import sys, json
+from pathlib import Path
+from mlops_assets.scoring.predictor import Predictor
+predictor = Predictor.load(Path({str(version.bundle)!r}), {version.digest!r})
+heavy = sorted({{"pandas", "sklearn", "onnx", "skl2onnx", "starlette"}} & sys.modules.keys())
+print(json.dumps([predictor.format, predictor.predict([{{"a": 1.5, "b": 2}}]).values, heavy]))
+"""
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert json.loads(found.stdout) == ["onnx", [1003.5], []]
+
+
+def test_each_of_its_models_can_be_asked_for(tmp_path: Path) -> None:
+    version = exported(tmp_path, 2)
+    assert Predictor.load(version.bundle).format == "onnx"
+    pickled = Predictor.load(version.bundle, version.digest, "pickle")
+    assert pickled.format == "pickle"
+    assert pickled.predict([{"a": 1.5, "b": 2}]).values == [2003.5]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pkl"])
+def test_neither_model_may_be_another_one(tmp_path: Path, name: str) -> None:
+    bundle = exported(tmp_path, 1).bundle
+    data = bytearray((bundle / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / name).write_bytes(data)
+    with pytest.raises(IntegrityError, match=re.escape(name)):
+        Predictor.load(bundle)
+
+
+def test_what_is_not_served_from_may_be_left_out(tmp_path: Path) -> None:
+    version = exported(tmp_path, 1)
+    (version.bundle / "model.pkl").unlink()
+    predictor = Predictor.load(version.bundle, version.digest)
+    assert predictor.predict([{"a": 1, "b": 2}]).values == [1003.0]
+    with pytest.raises(IntegrityError, match=re.escape("model.pkl")):
+        Predictor.load(version.bundle, version.digest, "pickle")

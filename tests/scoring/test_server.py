@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import logging
 from collections.abc import Iterator
@@ -18,9 +20,12 @@ from mlops_assets.scoring.deployments import Deployment, Deployments, Serving
 from mlops_assets.scoring.generation import Entry, GenerationFile
 from mlops_assets.scoring.http import MAXIMUM_BODY
 from mlops_assets.scoring.keys import KeyFile
+from mlops_assets.scoring.logs import JsonFormatter
 from mlops_assets.scoring.metrics import Metrics
 from mlops_assets.scoring.predictor import Predictor
-from mlops_assets.scoring.server import Application
+from mlops_assets.scoring.responder import THREAD_BYTES
+from mlops_assets.scoring.server import MAXIMUM_WAITING, Application
+from mlops_assets.scoring.table import MAXIMUM_ROWS
 from tests.bundles import MIXED, NUMBERS, broken, classifier, regression
 
 KEY = {"authorization": "Bearer first"}
@@ -318,3 +323,117 @@ def test_no_json_makes_the_server_fail(server: Server, payload: Any, name: str) 
 def test_no_bytes_make_the_server_fail(server: Server, body: bytes) -> None:
     answer = server.client.post("/score", content=body, headers=KEY)
     assert answer.status_code == 400, answer.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"data": [list(ROW.values())]},
+        {"input_data": {"columns": ["b", "a"], "index": [0], "data": [[2, 1.5]]}},
+        {"dataframe_split": {"columns": ["a", "b"], "data": [[1.5, 2]]}},
+        {"dataframe_records": [ROW]},
+    ],
+)
+def test_every_form_gets_the_same_answer(client: TestClient, body: dict[str, Any]) -> None:
+    answer = client.post("/score", json=body, headers=KEY)
+    assert answer.json() == {"predictions": [1003.5]}
+
+
+def test_large_bodies_are_scored_elsewhere_and_mean_the_same(client: TestClient) -> None:
+    rows = [{"a": 1.5, "b": number % 10} for number in range(6000)]
+    answer = client.post("/score", json={"data": rows}, headers=KEY)
+    assert len(answer.request.content) > THREAD_BYTES
+    assert answer.json()["predictions"] == [1001.5 + row["b"] for row in rows]
+    wrong = client.post("/score", json={"data": [*rows, {"a": "x", "b": 1}]}, headers=KEY)
+    assert _error(wrong) == (400, "row 6000, column 'a': wants a number, found 'x'")
+
+
+def test_too_many_rows(client: TestClient) -> None:
+    answer = client.post("/score", json={"data": [[1, 2]] * (MAXIMUM_ROWS + 1)}, headers=KEY)
+    assert _error(answer)[0] == 413
+
+
+@pytest.mark.parametrize(("ranges", "status"), [("ignore", 200), ("warn", 200), ("refuse", 400)])
+def test_values_outside_the_contract(server: Server, ranges: Any, status: int) -> None:
+    """Ignored, told of, or refused, as model.yaml says."""
+    before = server.deployments.serving
+    loaded = before.deployments["live"]
+    predictor = copy.copy(loaded.predictor)
+    predictor.schema = dataclasses.replace(predictor.schema, ranges=ranges)
+    deployment = Deployment("ranges", dataclasses.replace(loaded.entry, traffic=0), predictor)
+    server.deployments.serving = Serving(2, {**before.deployments, "ranges": deployment})
+    headers = {**KEY, "azureml-model-deployment": "ranges"}
+    body = {"data": [ROW, {"a": 11, "b": 2}, {"a": 1, "b": 12}]}
+    try:
+        answer = server.client.post("/score", json=body, headers=headers)
+        counts = server.client.get("/metrics", headers=KEY).text
+    finally:
+        server.deployments.serving = before
+    assert answer.status_code == status
+    outside = "row 1, column 'a': 11.0 is outside the contract's range -10 to 10"
+    if ranges == "refuse":
+        assert _error(answer) == (400, outside)
+    elif ranges == "warn":
+        assert answer.json()["predictions"] == [1003.5, 1013.0, 1013.0]
+        assert answer.json()["warnings"][0] == outside
+        assert len(answer.json()["warnings"]) == 2
+        assert 'mlops_out_of_contract_total{column="a",deployment="ranges"} 1.0' in counts
+    else:
+        assert answer.json() == {"predictions": [1003.5, 1013.0, 1013.0]}
+
+
+def test_metrics_count_and_need_a_key(server: Server) -> None:
+    assert server.client.get("/metrics").status_code == 401
+    for body in ({"data": [ROW]}, {"data": []}):
+        server.client.post("/score", json=body, headers=KEY)
+    answer = server.client.get("/metrics", headers=KEY)
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    for status in ("200", "400"):
+        line = f'mlops_requests_total{{deployment="live",status="{status}"}}'
+        (value,) = [x for x in answer.text.splitlines() if x.startswith(line)]
+        assert float(value.split()[-1]) >= 1
+
+
+def test_pages_of_other_origins(tmp_path: Path, server: Server) -> None:
+    application = Application(
+        server.deployments, KeyFile(server.keys), Metrics(), cors_origins=["https://app.example"]
+    )
+    client = TestClient(application)
+    ours, theirs = {"origin": "https://app.example"}, {"origin": "https://evil.example"}
+    asked = client.options("/score", headers=ours)
+    assert asked.status_code == 200
+    assert asked.headers["access-control-allow-origin"] == ours["origin"]
+    assert "authorization" in asked.headers["access-control-allow-headers"]
+    answer = client.post("/score", json={"data": [ROW]}, headers={**KEY, **ours})
+    assert answer.headers["access-control-allow-origin"] == ours["origin"]
+    refused = client.post("/score", json={"data": []}, headers={**KEY, **ours})
+    assert refused.headers["access-control-allow-origin"] == ours["origin"]  # or nobody reads why
+    other = client.post("/score", json={"data": [ROW]}, headers={**KEY, **theirs})
+    assert "access-control-allow-origin" not in other.headers
+    plain = server.client.post("/score", json={"data": [ROW]}, headers={**KEY, **ours})
+    assert "access-control-allow-origin" not in plain.headers
+
+
+def test_a_busy_server_tells_clients_to_come_again(server: Server) -> None:
+    """What waits for a thread is bounded; the others are answered meanwhile."""
+    application = Application(server.deployments, KeyFile(server.keys), Metrics())
+    application._waiting = MAXIMUM_WAITING
+    client = TestClient(application)
+    rows = [{"a": 1.5, "b": 1}] * 6000
+    answer = client.post("/score", json={"data": rows}, headers=KEY)
+    assert _error(answer)[0] == 503
+    assert answer.headers["retry-after"] == "1"
+    assert client.post("/score", json={"data": [ROW]}, headers=KEY).status_code == 200
+    assert 'mlops_refused_total{reason="busy"} 1.0' in client.get("/metrics", headers=KEY).text
+
+
+def test_the_access_log_has_no_payload(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    application = Application(server.deployments, KeyFile(server.keys), Metrics(), access_log=True)
+    client = TestClient(application)
+    with caplog.at_level(logging.INFO):
+        headers = {**KEY, "x-request-id": "id-9"}
+        client.post("/score", json={"data": [{"a": "secret", "b": 1}]}, headers=headers)
+    (record,) = [r for r in caplog.records if r.message == "answered"]
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["request_id"], line["status"], line["deployment"]) == ("id-9", 400, "live")
+    assert "secret" not in caplog.text
