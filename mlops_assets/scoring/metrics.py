@@ -111,6 +111,10 @@ class Metrics:
         """The sums of a deployment."""
         return self.tallies.setdefault(deployment, Tally())
 
+    def refuse(self, reason: str) -> None:
+        """Count a request that no deployment saw, or a connection that was cut off."""
+        self.refused[reason] += 1
+
     def write(self) -> None:
         """Let the other workers see this one's sums, if they changed."""
         text = json.dumps(

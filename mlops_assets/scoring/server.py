@@ -175,7 +175,7 @@ class Application:
             message = f"internal error; the server's log has it as {identity}"
             error = RequestError(message, 500, "internal")
         elif responder is None or error.status == 503:
-            self._metrics.refused[error.code] += 1
+            self._metrics.refuse(error.code)
         return reply_error(error, headers, responder)
 
     def _log(self, request: Request, reply: Reply, seconds: float) -> None:

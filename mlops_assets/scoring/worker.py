@@ -32,6 +32,7 @@ from mlops_assets.scoring.generation import (
 from mlops_assets.scoring.keys import KEYS, KeyFile
 from mlops_assets.scoring.logs import log_to_stderr
 from mlops_assets.scoring.metrics import Metrics
+from mlops_assets.scoring.protocol import Limits, Watch
 from mlops_assets.scoring.server import Application
 from mlops_assets.scoring.supervisor import read_settings
 
@@ -53,7 +54,9 @@ def main() -> None:
     serve(options.folder, options.socket, options.alive, options.identity)
 
 
-def serve(folder: Path, listening: int, alive: int, identity: str) -> None:
+def serve(
+    folder: Path, listening: int, alive: int, identity: str, limits: Limits | None = None
+) -> None:
     """Serve an endpoint's folder on a listening socket's descriptor."""
     acknowledge = _acknowledger(folder)
     # Before the generation is first read: who writes one from now on waits for this worker.
@@ -61,6 +64,7 @@ def serve(folder: Path, listening: int, alive: int, identity: str) -> None:
     deployments = Deployments(GenerationFile(folder), acknowledge)
     metrics = Metrics(folder)
     settings = read_settings(folder)
+    watch = Watch(limits or Limits(), metrics.refuse)
 
     @contextlib.asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
@@ -69,6 +73,7 @@ def serve(folder: Path, listening: int, alive: int, identity: str) -> None:
         beside = [
             asyncio.create_task(deployments.follow()),
             asyncio.create_task(_write_counts(metrics)),
+            asyncio.create_task(watch.sweep()),
         ]
         # What was loaded stays: looking through it for garbage would only delay answers.
         gc.collect()
@@ -93,9 +98,8 @@ def serve(folder: Path, listening: int, alive: int, identity: str) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        http=watch.protocol(),
         ws="none",
-        # Clients reuse connections; closing early makes them lose a request to the race.
-        timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     # uvicorn raises the signal that ended it once more; this makes it an ordinary end.

@@ -1,0 +1,352 @@
+"""HTTP on a worker's connections, with bounds that keep one client from holding up the others.
+
+uvicorn's own protocol reads a head without end, waits for a request as long as it may take, and
+never closes a connection on which nothing was asked. What is added here costs a request next to
+nothing: marks on the connection and one look at all of them a second, instead of timers.
+
+Time is counted in those looks, not by the clock: a worker that stood still, with what clients
+sent meanwhile still unread, does not blame them for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+import logging
+import math
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+#: Descriptors that a worker needs besides its connections: files, pipes, those just accepted.
+RESERVED_FILES = 256
+#: One of so many connections is closed where there is no room for a new one: several at once, for
+#: finding the longest idle one takes a look at all.
+MAKE_ROOM = 64
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may take. Times are in seconds, exact to one ``sweep``."""
+
+    #: Bytes of a request's first line and headers.
+    head: int = 32 * 2**10
+    #: Bytes of a request that are neither head nor body: chunk sizes, trailers.
+    framing: int = 256 * 2**10
+    #: Requests sent ahead on one connection while an earlier one is being answered.
+    pipelined: int = 64
+    #: For a request to arrive, from its first byte to its last: the largest body at 2.2 Mbit/s.
+    request: float = 30
+    #: For an answer to be taken.
+    answer: float = 30
+    #: Without a request. Clients reuse connections: closing early loses a request to the race.
+    idle: float = 75
+    #: For the rest of a request that was answered before its end, so that the answer is read.
+    linger: float = 5
+    #: Open at a time in one worker, fewer where the system allows fewer descriptors.
+    connections: int = 8192
+    #: Between two looks at all connections.
+    sweep: float = 1
+
+
+class Watch:
+    """All connections of one worker."""
+
+    def __init__(self, limits: Limits, refused: Callable[[str], None]) -> None:
+        """Raises the process's limit of open files as far as ``limits.connections`` asks.
+
+        Args:
+            limits: what one client may take.
+            refused: told the reason whenever a client is refused or cut off.
+        """
+        self.limits = limits
+        self.refused = refused
+        self.tick = 0
+        self.connections: set[Connection] = set()
+        files = _raise_open_files(limits.connections + RESERVED_FILES)
+        self.maximum = max(1, min(limits.connections, files - RESERVED_FILES))
+        # In sweeps; see `Limits` for what they are.
+        self.request, self.answer, self.idle, self.linger = (
+            math.ceil(seconds / limits.sweep)
+            for seconds in (limits.request, limits.answer, limits.idle, limits.linger)
+        )
+
+    def protocol(self) -> type[Connection]:
+        """The class for ``uvicorn.Config(http=...)``; its connections are watched here."""
+        return type("WatchedConnection", (Connection,), {"watch": self})
+
+    async def sweep(self) -> None:
+        """Look at all connections again and again; runs beside the server."""
+        while True:
+            await asyncio.sleep(self.limits.sweep)
+            self.tick += 1
+            for connection in tuple(self.connections):
+                try:
+                    connection.check()
+                except Exception:  # the other connections are still to be looked at
+                    logger.exception("a connection could not be looked at")
+
+    def make_room(self) -> None:
+        """Close the connections that wait for their clients: the longest idle ones first."""
+        closable = [c for c in self.connections if c.flow.write_paused or not c.answering]
+        several = max(1, self.maximum // MAKE_ROOM)
+        for connection in heapq.nsmallest(several, closable, key=_first_to_close):
+            self.refused("crowded")
+            connection.drop()
+
+
+def _first_to_close(connection: Connection) -> tuple[int, int]:
+    order = 2 if connection.answering else 1 if connection.receiving else 0
+    return order, connection.since
+
+
+def _raise_open_files(wanted: int) -> int:
+    """Raise the limit of open files towards ``wanted``; returns what it is then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
+
+
+#: What a connection is doing: nothing, receiving a request's head or body, or seeing its client
+#: off after an answer that refuses.
+_IDLE, _HEAD, _BODY, _REFUSED = range(4)
+
+
+class _Stop(Exception):  # noqa: N818  (no error: the parser ends with it)
+    """The rest of what was received is not parsed."""
+
+
+class _Dropped:
+    """Takes a request's trailers; nobody here reads them."""
+
+    def append(self, header: tuple[bytes, bytes], /) -> None:
+        pass
+
+
+_TRAILERS: Any = _Dropped()
+
+
+class Connection(HttpToolsProtocol):
+    """One connection: uvicorn's, within limits."""
+
+    watch: ClassVar[Watch]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = self.watch.limits
+        self._phase = _IDLE
+        #: The tick of the last change: connected, a request begun, an answer given.
+        self.since = self.watch.tick
+        #: Requests received and not yet answered, the one whose body still comes included.
+        self._unanswered = 0
+        #: Bytes of the current request that are not its body, without the chunk at hand.
+        self._overhead = 0
+        #: Bytes of the chunk at hand, and whether a request ended in it.
+        self._chunk, self._ended = 0, False
+        #: Sweeps in a row that found an answer untaken.
+        self._untaken = 0
+        #: What a refused client is still to be sent.
+        self._farewell = b""
+
+    @property
+    def receiving(self) -> bool:
+        """Whether a request has begun and is not complete."""
+        return self._phase in (_HEAD, _BODY)
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request that is complete waits for its answer."""
+        return self._unanswered > self._in_body()
+
+    def _in_body(self) -> bool:
+        """Whether the body of a request that is not yet answered is being received."""
+        return self._phase == _BODY and not self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Watch the connection, where there is room for it."""
+        super().connection_made(transport)
+        if len(self.watch.connections) >= self.watch.maximum:
+            self.watch.make_room()
+        if len(self.watch.connections) >= self.watch.maximum:
+            self.watch.refused("crowded")
+            self.drop()
+        else:
+            self.watch.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self.watch.connections.discard(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, and refuse what is no request or too much of one."""
+        if self._phase == _REFUSED:
+            return
+        self._chunk, self._ended = len(data), False
+        try:
+            self.parser.feed_data(data)  # pyright: ignore[reportOptionalMemberAccess]
+        except httptools.HttpParserUpgrade:
+            # To no protocol known here: answered as if it had not been asked for.
+            self.cycle.keep_alive = False
+        except httptools.HttpParserError:
+            if self._phase != _REFUSED:
+                self._refuse(400, "malformed", "this is not an HTTP request")
+        if self.receiving:
+            self._count()
+
+    def _count(self) -> None:
+        # Where another request ended in this chunk, this one's share is not known.
+        self._overhead = 0 if self._ended else self._overhead + self._chunk
+        if self._phase == _HEAD:
+            if self._overhead > self._limits.head:
+                self._refuse_head()
+        elif self._overhead > self._limits.head + self._limits.framing:
+            message = f"the body's chunk sizes and trailers take over {self._limits.framing} bytes"
+            self._refuse(413, "too_large", message)
+
+    def on_message_begin(self) -> None:
+        """A request's first byte."""
+        super().on_message_begin()
+        self._phase = _HEAD
+        self._overhead = 0
+        self.since = self.watch.tick
+
+    def on_headers_complete(self) -> None:
+        """A request whose head is whole: the application is asked, in its turn."""
+        # Counted only where the bytes received would allow for it.
+        if self._overhead + self._chunk > self._limits.head < self._head_size():
+            self._refuse_head()
+            raise _Stop
+        if len(self.pipeline) >= self._limits.pipelined:
+            message = f"over {self._limits.pipelined} requests wait on this connection"
+            self._refuse(429, "too_many_requests", message)
+            raise _Stop
+        super().on_headers_complete()
+        self._phase = _BODY
+        self._unanswered += 1
+        self.headers = _TRAILERS
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._overhead -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request's last byte."""
+        self._phase = _IDLE
+        self._ended = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The application has answered: go on to the next request."""
+        # Not uvicorn's: that one starts a timer.
+        self.server_state.total_requests += 1
+        self._unanswered -= 1
+        self.since = self.watch.tick
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        elif self._phase == _REFUSED:
+            self._see_off()
+        elif self.cycle.body:
+            self.cycle.body = bytearray()  # nobody will read it, and the connection may stay
+
+    def check(self) -> None:
+        """Close the connection if its client takes too long."""
+        watch = self.watch
+        if self.flow.write_paused or self.transport.is_closing():
+            self._untaken += 1
+            if self._untaken > watch.answer:
+                watch.refused("answer_not_taken")
+                self.drop()
+            return
+        self._untaken = 0
+        if self.flow.read_paused or self.answering:
+            self.since = watch.tick  # it is not the client who is waited for
+            return
+        waited = watch.tick - self.since
+        if self._phase == _IDLE:
+            if waited > watch.idle:
+                self.transport.close()
+        elif self._phase == _HEAD or self._in_body():
+            if waited > watch.request:
+                message = f"the request was not complete after {self._limits.request:g} seconds"
+                self._refuse(408, "timeout", message)
+        elif waited > watch.linger:
+            self.drop()
+
+    def drop(self) -> None:
+        """Close the connection at once, whatever is on its way."""
+        self.watch.connections.discard(self)
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _head_size(self) -> int:
+        headers = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        return len(self.url) + headers
+
+    def _refuse_head(self) -> None:
+        message = f"the request's first line and headers are larger than {self._limits.head} bytes"
+        self._refuse(431, "headers_too_large", message)
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        """Answer the request at hand, after those before it, and read nothing more."""
+        self.watch.refused(code)
+        unanswered = self._in_body()
+        if self._phase != _BODY or unanswered:
+            self._farewell = _answer(status, code, message, self.server_state.default_headers)
+        self._phase = _REFUSED
+        if unanswered:
+            self._take_over()
+        if self._unanswered == 0:
+            self._see_off()
+
+    def _take_over(self) -> None:
+        """Take the request at hand from the application, to which it looks as if cut off."""
+        if self.cycle.response_started:
+            self._farewell = b""
+        if self.pipeline:  # it is the last of those that wait
+            self.pipeline.popleft()
+        self._unanswered -= 1
+        self.cycle.disconnected = self.cycle.response_complete = True
+        self.cycle.message_event.set()
+
+    def _see_off(self) -> None:
+        """Send the refusal and the end; the client has some seconds to read them.
+
+        Closing at once while the client still sends makes its system forget the answer.
+        """
+        if self.transport.is_closing():
+            return
+        self.since = self.watch.tick
+        self.flow.resume_reading()
+        self.transport.write(self._farewell)
+        self.transport.write_eof()
+
+
+def _answer(status: int, code: str, message: str, headers: list[tuple[bytes, bytes]]) -> bytes:
+    body = json.dumps({"error": {"code": code, "message": message}}).encode()
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    lines += [b"content-type: application/json\r\n", b"content-length: %d\r\n" % len(body)]
+    return b"".join([STATUS_LINE[status], *lines, b"connection: close\r\n\r\n", body])
