@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
@@ -32,13 +32,23 @@ class EnvironmentGates(Strict):
     champion: ChampionGate | None = None
 
 
+Workers = Annotated[int, Field(ge=1, le=64)]
+
+
 class LocalSettings(Strict):
     """How the target ``local`` serves: one server process per endpoint, on 127.0.0.1."""
 
     ports: dict[str, int] = Field(
         default_factory=dict, description="Fixed port per model; the system chooses the others."
     )
-    workers: int = Field(default=1, ge=1, le=64, description="Worker processes per endpoint.")
+    workers: Workers | dict[str, Workers] = Field(
+        default=1,
+        description="Worker processes of each endpoint, or of those of the models named.",
+    )
+
+    def workers_of(self, model: str) -> int:
+        """How many worker processes serve a model."""
+        return self.workers if isinstance(self.workers, int) else self.workers.get(model, 1)
 
 
 class ServerSettings(Strict):

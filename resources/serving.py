@@ -30,7 +30,7 @@ class Serving:
         """Hold one endpoint; nobody else deploys there meanwhile."""
         settings = LocalSettings(
             port=environment.local.ports.get(model),
-            workers=environment.local.workers,
+            workers=environment.local.workers_of(model),
             cors_origins=tuple(environment.server.cors_origins),
             access_log=environment.server.access_log,
         )

@@ -2,11 +2,13 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from mlops_assets.spec import parse_model
 from mlops_assets.strict import SpecError
 from resources.environment import (
     Environment,
+    LocalSettings,
     UnknownEnvironmentError,
     checkout,
     load_profile,
@@ -96,3 +98,13 @@ def test_an_environment_may_only_be_stricter(gates: object, message: str | None)
 def test_the_schema_for_editors_is_in_step() -> None:
     path = checkout() / "environments" / "environment.schema.json"
     assert path.read_text() == schema(), "run `make schema`"
+
+
+def test_workers_for_all_models_or_for_some() -> None:
+    same = LocalSettings.model_validate({"workers": 3})
+    assert same.workers_of("rent") == 3
+    some = LocalSettings.model_validate({"workers": {"rent": 2}})
+    assert [some.workers_of("rent"), some.workers_of("other")] == [2, 1]
+    for wrong in (0, 65, {"rent": 0}, "two"):
+        with pytest.raises(ValidationError):
+            LocalSettings.model_validate({"workers": wrong})
