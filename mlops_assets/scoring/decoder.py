@@ -61,12 +61,15 @@ class Decoder:
 
     def _entries(self, found: Any) -> tuple[Any, int]:
         """The list of rows, and how many colons stand around it."""
-        given = [value for value in msgspec.structs.astuple(found) if value is not None]
-        if len(given) != 1:
-            return None, 0
-        (value,) = given
+        # Of several forms at once one is taken here: the colons of the others are too many.
+        value = found.data
+        if value is None:
+            others = (found.input_data, found.dataframe_split, found.dataframe_records)
+            value = next((other for other in others if other is not None), None)
         if type(value) is list:
             return value, 1
+        if value is None:
+            return None, 0
         if value.columns != self._names:
             return None, 0  # another order
         if value.index is None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from mlops_assets.scoring.errors import IntegrityError, RequestError
 from mlops_assets.scoring.schema import Schema
@@ -25,8 +24,7 @@ MODELS: dict[Format, str] = {"onnx": ONNX, "pickle": PICKLE}
 MOST_WARNINGS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """Answers for a table of n rows, as plain Python values."""
 
     #: n numbers (regression) or labels.
