@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from mlops_assets.scoring.schema import Ranges
+
 
 class Record(BaseModel):
     """Base of what is read back from disk; a newer writer may have added keys."""
@@ -46,6 +48,45 @@ class Importance(Record):
     std: float
 
 
+class Parity(Record):
+    """How far ``model.onnx`` answers as the pickle does, and which of the two serves."""
+
+    #: Serves from ONNX; or from the pickle, for one of four reasons.
+    status: Literal["onnx", "pickle", "not_converted", "not_scored", "differs"]
+    #: ``serving.format`` of model.yaml.
+    wanted: Literal["auto", "onnx", "pickle"]
+    reason: str
+    opset: int | None
+    #: Of the numbers inside: 64 or 32 bits.
+    precision: Literal["double", "float"] | None
+    #: What was allowed when it was measured.
+    tolerance: float
+    labels: float
+    #: Rows compared: held out, and made from the contract.
+    rows: int
+    edge_rows: int
+    #: Greatest |a - b| / max(1, |a|) of two numbers, a the pickle's.
+    max_difference: float | None
+    #: Rows that differ at all, and how: in their label, or because one of the two has no answer.
+    differing_rows: int
+    differing_labels: int
+    one_sided: int
+
+    @property
+    def compared(self) -> int:
+        """All rows that both were asked about."""
+        return self.rows + self.edge_rows
+
+    def agrees(self, tolerance: float, labels: float) -> bool:
+        """Whether the two are no further apart than this."""
+        return (
+            self.max_difference is not None
+            and self.max_difference <= tolerance
+            and self.differing_labels <= labels * self.compared
+            and not self.one_sided
+        )
+
+
 class Evidence(Record):
     """``evidence.json`` of a bundle."""
 
@@ -54,6 +95,8 @@ class Evidence(Record):
     holdout: Holdout
     slices: list[Slice]
     importance: list[Importance]
+    #: None in versions from before there was ONNX.
+    parity: Parity | None = None
     seconds: dict[str, float]
 
 
@@ -98,6 +141,14 @@ class SnapshotRecord(Record):
     contract: str
 
 
+class ServingRecord(Record):
+    """From which file a version serves, why, and what it does with values out of contract."""
+
+    format: Literal["onnx", "pickle"] = "pickle"
+    reason: str = "released before there was ONNX"
+    ranges: Ranges = "ignore"
+
+
 class Manifest(Record):
     """``manifest.json`` of a bundle; its SHA-256 is the version's digest."""
 
@@ -115,6 +166,9 @@ class Manifest(Record):
     contract: str
     #: ``gates`` of the released model.yaml, unparsed.
     policy: dict[str, Any]
+    serving: ServingRecord = ServingRecord()
+    #: The nine deciles of a regression's predictions on the holdout.
+    predictions: list[float] | None = None
     files: dict[str, str]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlops_assets.evidence import Comparison, Evidence, Integrity, Interval, Manifest
-from mlops_assets.spec import METRICS, ChampionGate, Gates, Threshold
+from mlops_assets.spec import METRICS, ChampionGate, Gates, ParityGate, ParityLimits, Threshold
 
 #: Gates of a model, in the order in which people read them, and what each asks.
 GATES = {
@@ -19,8 +19,12 @@ GATES = {
     "quality": "Every metric that model.yaml names keeps its limit on the rows held out.",
     "champion": "Not worse than the version that serves production, on the same rows.",
     "provenance": "From a clean commit on the source branch, with its packages on record.",
+    "parity": "Where ONNX serves, it answers as the pickle does, on the holdout and at its edges.",
     "integrity": "Every file is what was registered; a fresh process predicts as in training.",
 }
+
+#: Gates that hold in development environments too: a version without them answers wrongly.
+ALWAYS = ("contract", "parity", "integrity")
 
 Status = Literal["open", "closed", "not_applicable"]
 
@@ -61,7 +65,8 @@ class Policy:
 
     quality: dict[str, tuple[Threshold, ...]]
     champion: tuple[ChampionGate, ...]
-    #: Takes uncommitted work; only contract and integrity hold.
+    parity: ParityGate
+    #: Takes uncommitted work; only what no version may lack holds: ALWAYS.
     development: bool = False
 
 
@@ -69,17 +74,24 @@ def policy_of(
     model: Gates,
     quality: dict[str, Threshold] | None = None,
     champion: ChampionGate | None = None,
+    parity: ParityLimits | None = None,
     development: bool = False,
 ) -> Policy:
     """The model's own policy with an environment's limits on top.
 
-    Both are kept and both must hold, so an environment can never loosen a model's gate.
+    Both must hold, so an environment can never loosen a model's gate.
     """
     limits: dict[str, tuple[Threshold, ...]] = {n: (t,) for n, t in model.quality.items()}
     for name, threshold in (quality or {}).items():
         limits[name] = (*limits.get(name, ()), threshold)
     champions = (model.champion,) if champion is None else (model.champion, champion)
-    return Policy(limits, champions, development)
+    return Policy(limits, champions, _tightened(model.parity, parity), development)
+
+
+def _tightened(model: ParityGate, extra: ParityLimits | None) -> ParityGate:
+    given = {} if extra is None else extra.model_dump(exclude_none=True)
+    least = {name: min(value, getattr(model, name)) for name, value in given.items()}
+    return model.model_copy(update=least)
 
 
 def verdicts(facts: Facts, policy: Policy) -> list[Verdict]:
@@ -89,11 +101,12 @@ def verdicts(facts: Facts, policy: Policy) -> list[Verdict]:
         _quality(facts, policy),
         _champion(facts, policy),
         _provenance(facts),
+        _parity(facts, policy.parity),
         _integrity(facts),
     ]
     if not policy.development:
         return judged
-    return [v if v.gate in ("contract", "integrity") else _waived(v) for v in judged]
+    return [v if v.gate in ALWAYS else _waived(v) for v in judged]
 
 
 class GatesClosedError(Exception):
@@ -202,6 +215,27 @@ def _provenance(facts: Facts) -> Verdict:
         closed.append("the installed packages were not recorded")
     met = [f"commit {source.commit[:10]} on {source.branch}"]
     return _joined("provenance", closed, met)
+
+
+def _parity(facts: Facts, limits: ParityGate) -> Verdict:
+    serving, parity = facts.manifest.serving, facts.evidence.parity
+    if serving.format == "pickle":
+        if parity is not None and parity.wanted == "onnx":
+            reason = f"model.yaml says serving.format: onnx, and {parity.reason}"
+            return Verdict("parity", "closed", reason)
+        return Verdict("parity", "not_applicable", f"serves from the pickle: {serving.reason}")
+    if parity is None or parity.max_difference is None:
+        reason = "serves from ONNX, and nobody measured how far that agrees with the pickle"
+        return Verdict("parity", "closed", reason)
+    text = (
+        f"ONNX and the pickle differ by {parity.max_difference:.2g} at most, tolerance "
+        f"{limits.tolerance:g}; labels differ in {parity.differing_labels} of {parity.compared} "
+        f"rows, share allowed {limits.labels:g}"
+    )
+    if parity.one_sided:
+        text += f"; {parity.one_sided} rows have an answer of one of the two alone"
+    agrees = parity.agrees(limits.tolerance, limits.labels)
+    return Verdict("parity", "open" if agrees else "closed", text)
 
 
 def _integrity(facts: Facts) -> Verdict:

@@ -172,7 +172,7 @@ def policy(manifest: Manifest, environment: Environment | None) -> Policy:
     if environment is None:
         return policy_of(own)
     extra = environment.gates_of(manifest.model)
-    return policy_of(own, extra.quality, extra.champion, environment.development)
+    return policy_of(own, extra.quality, extra.champion, extra.parity, environment.development)
 
 
 def champion_request(champion: Version | None) -> dict[str, Any] | None:

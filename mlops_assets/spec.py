@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from mlops_assets.scoring.schema import Ranges
 from mlops_assets.strict import SpecError, Strict, describe_errors, load_yaml
 
 Task = Literal["regression", "binary", "multiclass"]
@@ -163,11 +164,49 @@ class ChampionGate(Strict):
     on: Thresholded = "pessimistic"
 
 
+class ParityGate(Strict):
+    """How far ONNX may answer otherwise than the pickle, where a version serves from ONNX."""
+
+    tolerance: float = Field(
+        default=1e-4,
+        ge=0,
+        lt=1,
+        description="Greatest difference of a number a from its own: |a - b| / max(1, |a|). "
+        "Holds for every row.",
+    )
+    labels: float = Field(
+        default=0.001, ge=0, lt=1, description="Greatest share of rows with another label."
+    )
+
+
+class ParityLimits(Strict):
+    """What an environment asks beyond a model's own ``gates.parity``."""
+
+    tolerance: float | None = Field(default=None, ge=0, lt=1)
+    labels: float | None = Field(default=None, ge=0, lt=1)
+
+
 class Gates(Strict):
     """What a version must reach before it serves."""
 
     quality: dict[str, Threshold] = Field(min_length=1)
     champion: ChampionGate
+    parity: ParityGate = Field(default_factory=ParityGate)
+
+
+class ServingSpec(Strict):
+    """How a version serves."""
+
+    format: Literal["auto", "onnx", "pickle"] = Field(
+        default="auto",
+        description="auto: from ONNX where that answers as the pickle does, else from the pickle. "
+        "onnx: from nothing else, the gate parity says so. pickle: never from ONNX.",
+    )
+    ranges: Ranges = Field(
+        default="warn",
+        description="What becomes of a request with a value outside minimum, maximum or "
+        "categories: ignore and answer, answer and warn, or refuse.",
+    )
 
 
 def _owner(value: str) -> str:
@@ -193,6 +232,7 @@ class ModelSpec(Strict):
         default=3600, ge=1, description="Training is ended after this long."
     )
     gates: Gates
+    serving: ServingSpec = Field(default_factory=ServingSpec)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:

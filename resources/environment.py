@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 import mlops_assets
 from mlops_assets.errors import UserError
-from mlops_assets.spec import ChampionGate, ModelSpec, Threshold, metric_problems
+from mlops_assets.spec import ChampionGate, ModelSpec, ParityLimits, Threshold, metric_problems
 from mlops_assets.strict import SpecError, Strict, describe_errors
 from resources.alerts import AlertSettings
 
@@ -30,6 +30,7 @@ class EnvironmentGates(Strict):
 
     quality: dict[str, Threshold] = Field(default_factory=dict)
     champion: ChampionGate | None = None
+    parity: ParityLimits | None = None
 
 
 Workers = Annotated[int, Field(ge=1, le=64)]
@@ -268,6 +269,13 @@ def looser_limits(environment: Environment, spec: ModelSpec) -> list[str]:
             f"{place}.champion.tolerance: {champion.tolerance} is looser than model.yaml's "
             f"{model_champion.tolerance}; an environment may only be stricter"
         )
+    for name, limit in (own.parity or ParityLimits()).model_dump(exclude_none=True).items():
+        model_limit = getattr(spec.gates.parity, name)
+        if limit > model_limit:
+            problems.append(
+                f"{place}.parity.{name}: {limit} is looser than model.yaml's {model_limit}; an "
+                "environment may only be stricter"
+            )
     return problems
 
 

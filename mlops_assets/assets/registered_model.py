@@ -160,6 +160,12 @@ def build_bundle(trained: TrainedModel, folder: Path, bundle: Path) -> None:
         "target": spec.data.target,
         "features": features(spec),
         "labels": described["labels"],
+        "serving": {
+            "format": described["format"],
+            "reason": described["reason"],
+            "ranges": spec.serving.ranges,
+        },
+        "predictions": described["predictions"],
         "parameters": spec.parameters,
         "packages": trained.packages,
         "python": trained.python,

@@ -20,9 +20,11 @@ from typing import Any
 
 from mlops_assets.files import digest_file
 from mlops_assets.scoring.errors import IntegrityError
+from mlops_assets.scoring.parity import apart
 from mlops_assets.scoring.predictor import MANIFEST, SAMPLE, Predictor, read_manifest
 
-#: Greatest relative difference of two numbers that count as the same prediction.
+EVIDENCE = "evidence.json"
+#: Greatest difference of two numbers that count as the same prediction of a pickle.
 TOLERANCE = 1e-9
 
 
@@ -47,9 +49,16 @@ def verify(bundle: Path, digest: str | None = None) -> dict[str, Any]:
         report["max_difference"] = difference(predictor, bundle)
     except (Exception, SystemExit) as error:  # a model may do anything while it loads
         return {**report, "error": f"{type(error).__name__}: {error}"}
-    if report["max_difference"] > TOLERANCE:
+    if report["max_difference"] > tolerance(predictor, bundle):
         report["error"] = f"{SAMPLE}: predictions differ from training's"
     return report
+
+
+def tolerance(predictor: Predictor, bundle: Path) -> float:
+    """How far a version's answers may be from its sample's, which are the pickle's."""
+    if predictor.format == "pickle":
+        return TOLERANCE
+    return json.loads((bundle / EVIDENCE).read_bytes())["parity"]["tolerance"]
 
 
 def mismatched(bundle: Path, manifest: dict[str, Any]) -> list[str]:
@@ -63,7 +72,7 @@ def mismatched(bundle: Path, manifest: dict[str, Any]) -> list[str]:
 
 
 def difference(predictor: Predictor, bundle: Path) -> float:
-    """Greatest relative difference between now and training; labels differ by 1 or not at all."""
+    """Greatest difference between now and training, as ``parity`` has it; a label's is 1."""
     sample = json.loads((bundle / SAMPLE).read_bytes())
     answer = predictor.predict(sample["input"])
     pairs = list(zip(answer.values, sample["output"], strict=True))
@@ -75,12 +84,12 @@ def difference(predictor: Predictor, bundle: Path) -> float:
 
 def _distance(now: Any, then: Any) -> float:
     if type(now) is float or type(then) is float:
-        return abs(now - then) / max(abs(now), abs(then), 1e-12)
+        return apart(then, now)
     return 0.0 if now == then else 1.0
 
 
 def _import_ahead() -> None:
-    for name in ("numpy", "pandas", "sklearn.base", "sklearn.pipeline"):
+    for name in ("numpy", "onnxruntime", "pandas", "sklearn.base", "sklearn.pipeline"):
         importlib.import_module(name)
 
 

@@ -2,4 +2,4 @@
 
 #: Part of a version's identity. Raise it when the same source, data and packages would give
 #: another model or other evidence.
-RUNNER_VERSION = 1
+RUNNER_VERSION = 2

@@ -96,11 +96,10 @@ def side_of(table: pa.Table, features: Sequence[Feature], target: str, task: str
     return Side(table, to_frame(columns, features), target_values(table.column(target), task))
 
 
-def sample_records(side: Side, features: Sequence[Feature]) -> list[dict[str, Any]]:
-    """The first rows of a side as an application would send them."""
-    names = [feature.name for feature in features]
-    rows = side.table.select(names).slice(0, SAMPLE_ROWS).to_pylist()
-    return [{name: plain(value) for name, value in row.items()} for row in rows]
+def sample_records(side: Side, names: Sequence[str], rows: list[int]) -> list[dict[str, Any]]:
+    """Rows of a side, by number, as an application would send them."""
+    records = side.table.select(list(names)).take(rows).to_pylist()
+    return [{name: plain(value) for name, value in row.items()} for row in records]
 
 
 def plain(value: Any) -> Any:

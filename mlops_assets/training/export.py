@@ -14,9 +14,10 @@ import cloudpickle
 import numpy as np
 
 from mlops_assets.files import to_json, write_atomic
-from mlops_assets.scoring.schema import Feature
+from mlops_assets.scoring.schema import Schema
 from mlops_assets.training.data import SAMPLE_ROWS, Side, sample_records
 from mlops_assets.training.errors import TrainingProblem
+from mlops_assets.training.metrics import Judged
 from mlops_assets.training.source import Source
 
 #: Read by every Python from 3.8 on.
@@ -41,14 +42,21 @@ def write_model(estimator: Any, source: Source, path: Path) -> None:
     write_atomic(path, data)
 
 
-def write_sample(
-    estimator: Any, side: Side, features: list[Feature], classifies: bool, path: Path
-) -> None:
-    """A few held-out rows as records, with what the estimator answers to just these."""
-    frame = side.frame.iloc[:SAMPLE_ROWS]
-    classifies = classifies and hasattr(estimator, "predict_proba")
+def write_sample(estimator: Any, side: Side, schema: Schema, without: set[int], path: Path) -> None:
+    """A few held-out rows as records, with what the estimator answers to just these.
+
+    Args:
+        estimator: fitted.
+        side: the rows held out.
+        schema: of the version.
+        without: rows for which ONNX has another label.
+        path: of ``sample.json``.
+    """
+    rows = [row for row in range(len(side.target)) if row not in without][:SAMPLE_ROWS]
+    frame = side.frame.iloc[rows]
+    classifies = schema.labels is not None and hasattr(estimator, "predict_proba")
     content = {
-        "input": sample_records(side, features),
+        "input": sample_records(side, schema.names, rows),
         "output": np.asarray(estimator.predict(frame)).tolist(),
         "probabilities": np.asarray(estimator.predict_proba(frame)).tolist()
         if classifies
@@ -110,3 +118,10 @@ def _distributions(modules: set[str]) -> set[str]:
 def plain_labels(estimator: Any, labels: np.ndarray[Any, Any]) -> list[Any]:
     """A classifier's labels as JSON values, in the order of its probabilities."""
     return np.asarray(getattr(estimator, "classes_", labels)).tolist()
+
+
+def deciles(judged: Judged) -> list[float] | None:
+    """The nine that part a regression's predictions on the holdout; None for a classifier."""
+    if judged.labels is not None:
+        return None
+    return np.quantile(judged.predicted, np.arange(1, 10) / 10).tolist()

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlops_assets.files import to_json, write_atomic
-from mlops_assets.scoring.schema import Feature
-from mlops_assets.training import evaluation, export
+from mlops_assets.scoring.schema import Feature, Schema
+from mlops_assets.training import evaluation, export, parity
 from mlops_assets.training.data import Side, SplitRule, read_sides, side_of
 from mlops_assets.training.errors import TrainingProblem, own_errors
 from mlops_assets.training.metrics import Judged
@@ -89,7 +89,7 @@ def train(request: dict[str, Any], output: Path, log: Log, started: float) -> No
         "importance": importance,
     }
     clock.lap("evaluate")
-    write_estimator(estimator, source, holdout, labels, request, output)
+    agreement = write_estimator(estimator, source, holdout, judged, request, output)
     clock.lap("export")
     from mlops_assets.training.pictures import draw
 
@@ -98,7 +98,8 @@ def train(request: dict[str, Any], output: Path, log: Log, started: float) -> No
     if request.get("champion"):
         compare_with_champion(request, estimator, labels, rule, digest, output)
         clock.lap("compare")
-    write_atomic(output / "evidence.json", to_json({**evidence, "seconds": clock.seconds}))
+    found = {**evidence, "parity": agreement, "seconds": clock.seconds}
+    write_atomic(output / "evidence.json", to_json(found))
 
 
 def features_of(spec: dict[str, Any]) -> list[Feature]:
@@ -109,6 +110,18 @@ def features_of(spec: dict[str, Any]) -> list[Feature]:
         for name, column in spec["data"]["columns"].items()
         if name not in outside and column["feature"]
     ]
+
+
+def schema_of(request: dict[str, Any], labels: list[Any] | None) -> Schema:
+    """Input and output of the version to be; ``labels`` None for a regression."""
+    spec = request["spec"]
+    return Schema(
+        model=request["model"],
+        task=spec["task"],
+        target=spec["data"]["target"],
+        features=tuple(features_of(spec)),
+        labels=None if labels is None else tuple(labels),
+    )
 
 
 def split_rule_of(spec: dict[str, Any]) -> SplitRule:
@@ -162,20 +175,32 @@ def write_estimator(
     estimator: Any,
     source: Source,
     holdout: Side,
-    labels: Labels,
+    judged: Judged,
     request: dict[str, Any],
     output: Path,
-) -> None:
-    """The estimator's own files: itself, a sample, what it needs, and its labels."""
-    classifies = request["spec"]["task"] != "regression"
+) -> dict[str, Any]:
+    """The estimator's own files: pickle, ONNX, a sample, what it needs, its labels.
+
+    Returns:
+        how far ONNX and the pickle agree, for the evidence.
+    """
+    spec = request["spec"]
     export.write_model(estimator, source, output / "model.pkl")
+    labels = None if judged.labels is None else export.plain_labels(estimator, judged.labels)
+    schema = schema_of(request, labels)
+    wanted = {"format": spec["serving"]["format"], **spec["gates"]["parity"]}
+    record, differing = parity.export(estimator, schema, holdout.table, wanted, output)
     with own_errors(source.root, "predicting with the estimator of train.py"):
-        export.write_sample(
-            estimator, holdout, features_of(request["spec"]), classifies, output / "sample.json"
-        )
+        export.write_sample(estimator, holdout, schema, set(differing), output / "sample.json")
     export.write_requirements(output / "model.pkl", output / "requirements.txt")
-    described = {"labels": export.plain_labels(estimator, labels) if classifies else None}
+    described = {
+        "labels": labels,
+        "format": "onnx" if record["status"] == "onnx" else "pickle",
+        "reason": record["reason"],
+        "predictions": export.deciles(judged),
+    }
     write_atomic(output / "estimator.json", to_json(described))
+    return record
 
 
 def compare_with_champion(

@@ -81,7 +81,8 @@ def test_regression_writes_everything_and_nothing_else(trained) -> None:
     case = trained(TRAIN_PY)
     found = {p.relative_to(case.output).as_posix() for p in case.output.rglob("*") if p.is_file()}
     assert found == {
-        "model.pkl", "sample.json", "requirements.txt", "estimator.json", "evidence.json",
+        "model.pkl", "model.onnx", "sample.json", "requirements.txt", "estimator.json",
+        "evidence.json",
         "pictures/predicted_vs_actual.png", "pictures/importance.png",
     }  # fmt: skip
     evidence = case.evidence
