@@ -6,6 +6,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 TOOLS := .tools
 VENV := .venv
+# What `make bench-serving` compares with.
+PEERS := azureml mlflow fastapi
+# What a pickled model needs: the same versions there as here.
+MODEL_PACKAGES := cloudpickle|joblib|numpy|pandas|scikit-learn|scipy
 # What `make test-system` runs.
 SYSTEM := tests/system
 BIN := $(VENV)/bin
@@ -23,10 +27,10 @@ ifneq ($(shell mkdir -p "$${HOME:-/nonexistent}/.cache/uv" 2>/dev/null && test -
 export UV_CACHE_DIR := $(CURDIR)/$(TOOLS)/uv-cache
 endif
 
-.PHONY: help install demo dev stop test test-system lint format clean lock schema bench bench-data bench-sensors browser
+.PHONY: help install demo dev stop test test-system lint format clean lock schema bench bench-data bench-sensors bench-serving bench-workers wrk browser
 
 help: ## List the targets.
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 install: $(INSTALLED) ## Install the locked packages into .venv.
 
@@ -83,11 +87,33 @@ bench-data: $(INSTALLED) ## Time and memory of a snapshot of a CSV file of 2 GB.
 bench-sensors: $(INSTALLED) ## Cost of a sensor's tick at many objects and many models.
 	@$(BIN)/python -m tests.bench.sensors
 
+bench-serving: $(INSTALLED) wrk $(PEERS:%=$(TOOLS)/bench/%/.installed) ## Serving beside Azure's server, MLflow, FastAPI, bare uvicorn; ARGS=--quick is short.
+	@$(BIN)/python -m tests.bench.serving $(ARGS)
+
+bench-workers: $(INSTALLED) wrk ## What a second worker of an endpoint brings, and holds in memory.
+	@$(BIN)/python -m tests.bench.serving.workers $(ARGS)
+
+# Each peer has an environment of its own, with the models' packages as they are in the lock.
+$(TOOLS)/bench/%/.installed: tests/bench/serving/peers/%.txt | $(filter $(TOOLS)/%,$(UV))
+	@echo "installing $* of the serving benchmark into $(@D)"
+	@test -x $(@D)/bin/python || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" $(@D)
+	@$(UV) pip sync --quiet --python $(@D)/bin/python $<
+	@touch $@
+
+wrk: ## Install wrk for the serving benchmarks where it is missing (Debian, Ubuntu).
+	@command -v wrk >/dev/null && exit; \
+	sudo=$$(test "$$(id -u)" = 0 || echo "sudo -n"); \
+	command -v apt-get >/dev/null || { echo "no wrk on PATH: install it" >&2; exit 1; }; \
+	echo "installing wrk with apt-get"; \
+	$$sudo apt-get -qq update && $$sudo apt-get -qq -y install --no-install-recommends wrk >/dev/null
+
 schema: $(INSTALLED) ## Write the JSON Schema of environments, for editors.
 	@$(BIN)/python -m resources.environment
 
 lock: ## Resolve the dependencies anew into requirements.lock.
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras --upgrade pyproject.toml --output-file requirements.lock
+	@for peer in $(PEERS:%=tests/bench/serving/peers/%); do \
+	grep -oE '^($(MODEL_PACKAGES))==[^\]*[^\ ]' requirements.lock | $(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate --no-emit-index-url --custom-compile-command "make lock" --upgrade --constraints - $$peer.in --output-file $$peer.txt || exit; done
 
 clean: ## End what runs, then remove the state, the environment and all caches.
 	@if test -x $(BIN)/mlops; then $(BIN)/mlops stop; fi

@@ -1,0 +1,67 @@
+"""`make bench-serving`: this server beside what others serve the same model with.
+
+One machine, one worker each, one thread for OpenMP and BLAS, wrk on 127.0.0.1. Ours checks keys
+and every value against the contract, counts, and gives each request an id; the others do none of
+that. All answer the same rows with the same predictions, or nothing is measured. In each round
+every server is measured in turn, in alternating order, so that a change of the machine's speed
+meets all of them; the medians of the rounds are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.bench.serving import report
+from tests.bench.serving.plan import arguments, heading, plan_of
+from tests.bench.serving.releases import release
+from tests.bench.serving.rounds import expected, in_turn
+from tests.bench.serving.servers import PEERS, REQUIREMENTS, line_up
+
+
+def main() -> None:
+    options = _options()
+    plan = plan_of(options)
+    begin = time.perf_counter()
+    print(f"{heading(plan)}; one worker each\n{_versions()}", flush=True)
+    found: list[dict[str, Any]] = []
+    failures: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for released in release(folder, options.models):
+            place = folder / released.name
+            place.mkdir()
+            servers = line_up(released, place, plan.rows)
+            measured = in_turn(servers, expected(released, plan.rows), place, plan)
+            print("\n" + report.tables(released.name, measured, plan, "ours / this"), flush=True)
+            found += report.as_json(released.name, measured)
+            failures += report.failures(released.name, measured)
+    print(f"\n{time.perf_counter() - begin:.0f} s in all")
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=1))
+    report.fail_on(failures)
+
+
+def _versions() -> str:
+    lines = [
+        line for peer in PEERS for line in (REQUIREMENTS / f"{peer}.txt").read_text().splitlines()
+    ]
+    pins = dict(line.split("==") for line in lines if line.count("==") == 1)
+    named = ("azureml-inference-server-http", "mlflow", "fastapi", "uvicorn", "scikit-learn")
+    return ", ".join(f"{name} {pins[name]}" for name in named)
+
+
+def _options() -> argparse.Namespace:
+    parser = arguments("python -m tests.bench.serving")
+    parser.add_argument("--rows", nargs="+", type=int, default=[1, 100])
+    parser.add_argument("--connections", nargs="+", type=int, default=[1, 8, 64])
+    parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
