@@ -142,6 +142,28 @@ class Constant(Sum):
         return np.full(len(frame), self.offset)
 
 
+class Wordy(Constant):
+    """A classifier of one label, which is long."""
+
+    def predict(self, frame: Any) -> Any:
+        """n rows -> n times the label."""
+        return np.full(len(frame), LONG)
+
+    def predict_proba(self, frame: Any) -> Any:
+        """n rows -> n x 1 ones."""
+        return np.ones((len(frame), 1))
+
+
+LONG = "y" * 60
+
+
+def wordy(root: Path, version: int) -> VersionRef:
+    """A version whose answer to 50,000 rows, 6.5 MB, no system's buffers take."""
+    bundle = root / f"wordy{version}"
+    digest = write_bundle(bundle, Wordy(0), NUMBERS, [{"a": 1.0, "b": 2}], labels=[LONG])
+    return VersionRef("tiny", version, digest, bundle)
+
+
 class Broken:
     """An estimator that answers only as long as nothing special is asked."""
 

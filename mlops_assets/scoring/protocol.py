@@ -70,7 +70,8 @@ class Watch:
         self.limits = limits
         self.refused = refused
         self.tick = 0
-        self.connections: set[Connection] = set()
+        #: In the order in which they were made: that decides between equally idle ones.
+        self.connections: dict[Connection, None] = {}
         files = _raise_open_files(limits.connections + RESERVED_FILES)
         self.maximum = max(1, min(limits.connections, files - RESERVED_FILES))
         # In sweeps; see `Limits` for what they are.
@@ -142,6 +143,7 @@ class Connection(HttpToolsProtocol):
     """One connection: uvicorn's, within limits."""
 
     watch: ClassVar[Watch]
+    parser: Any
 
     def __init__(
         self,
@@ -189,11 +191,11 @@ class Connection(HttpToolsProtocol):
             self.watch.refused("crowded")
             self.drop()
         else:
-            self.watch.connections.add(self)
+            self.watch.connections[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        self.watch.connections.discard(self)
+        self.watch.connections.pop(self, None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -202,17 +204,17 @@ class Connection(HttpToolsProtocol):
             return
         self._chunk, self._ended = len(data), False
         try:
-            self.parser.feed_data(data)  # pyright: ignore[reportOptionalMemberAccess]
-        except httptools.HttpParserUpgrade:
-            # To no protocol known here: answered as if it had not been asked for.
-            self.cycle.keep_alive = False
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parse_again(data, upgrade)
         except httptools.HttpParserError:
-            if self._phase != _REFUSED:
-                self._refuse(400, "malformed", "this is not an HTTP request")
-        if self.receiving:
+            self._refuse_malformed()
+        if self._phase != _IDLE:
             self._count()
 
     def _count(self) -> None:
+        if self._phase == _REFUSED:
+            return
         # Where another request ended in this chunk, this one's share is not known.
         self._overhead = 0 if self._ended else self._overhead + self._chunk
         if self._phase == _HEAD:
@@ -221,6 +223,32 @@ class Connection(HttpToolsProtocol):
         elif self._overhead > self._limits.head + self._limits.framing:
             message = f"the body's chunk sizes and trailers take over {self._limits.framing} bytes"
             self._refuse(413, "too_large", message)
+
+    def _parse_again(self, data: bytes, upgrade: httptools.HttpParserUpgrade | None) -> None:
+        """Parse requests for another protocol as if they were for this one.
+
+        The parser would take their bodies for the other protocol's. Java's own client asks for
+        HTTP/2 whatever it sends.
+        """
+        while upgrade is not None:
+            data = self._head_without_upgrade() + data[upgrade.args[0] :]
+            self.parser = httptools.HttpRequestParser(self)
+            upgrade = None
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as another:
+                upgrade = another
+            except httptools.HttpParserError:
+                self._refuse_malformed()
+
+    def _head_without_upgrade(self) -> bytes:
+        headers = [b"%b: %b" % h for h in self.headers if h[0] not in (b"connection", b"upgrade")]
+        tokens = b",".join(value for name, value in self.headers if name == b"connection")
+        if b"close" in tokens.lower():
+            headers.append(b"connection: close")
+        version = self.parser.get_http_version().encode()
+        first = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)
+        return b"\r\n".join([first, *headers, b"", b""])
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
@@ -239,6 +267,10 @@ class Connection(HttpToolsProtocol):
             message = f"over {self._limits.pipelined} requests wait on this connection"
             self._refuse(429, "too_many_requests", message)
             raise _Stop
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise _Stop
+            return  # the parser stops here, and another one begins anew
         super().on_headers_complete()
         self._phase = _BODY
         self._unanswered += 1
@@ -251,6 +283,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request's last byte."""
+        if self._phase == _HEAD:
+            return  # of a request for another protocol
         self._phase = _IDLE
         self._ended = True
         super().on_message_complete()
@@ -298,7 +332,7 @@ class Connection(HttpToolsProtocol):
 
     def drop(self) -> None:
         """Close the connection at once, whatever is on its way."""
-        self.watch.connections.discard(self)
+        self.watch.connections.pop(self, None)
         self.connections.discard(self)
         self.transport.abort()
 
@@ -309,6 +343,10 @@ class Connection(HttpToolsProtocol):
     def _refuse_head(self) -> None:
         message = f"the request's first line and headers are larger than {self._limits.head} bytes"
         self._refuse(431, "headers_too_large", message)
+
+    def _refuse_malformed(self) -> None:
+        if self._phase != _REFUSED:
+            self._refuse(400, "malformed", "this is not an HTTP request")
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Answer the request at hand, after those before it, and read nothing more."""
