@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.bench.serving import report
 from tests.bench.serving.plan import arguments, heading, plan_of
-from tests.bench.serving.releases import release
+from tests.bench.serving.releases import PICKLED, release
 from tests.bench.serving.rounds import expected, in_turn
 from tests.bench.serving.servers import PEERS, REQUIREMENTS, line_up
 
@@ -32,14 +32,16 @@ def main() -> None:
     failures: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for released in release(folder, options.models):
-            place = folder / released.name
+        released = release(folder, options.models)
+        for model in options.models:
+            place = folder / model
             place.mkdir()
-            servers = line_up(released, place, plan.rows)
-            measured = in_turn(servers, expected(released, plan.rows), place, plan)
-            print("\n" + report.tables(released.name, measured, plan, "ours / this"), flush=True)
-            found += report.as_json(released.name, measured)
-            failures += report.failures(released.name, measured)
+            versions = [released[name] for name in (model, PICKLED.get(model)) if name]
+            servers = line_up(versions, place, plan.rows)
+            measured = in_turn(servers, expected(released[model], plan.rows), place, plan)
+            print("\n" + report.tables(model, measured, plan, "ours / this"), flush=True)
+            found += report.as_json(model, measured)
+            failures += report.failures(model, measured)
     print(f"\n{time.perf_counter() - begin:.0f} s in all")
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=1))

@@ -29,6 +29,8 @@ MODELS = {
     "penguins": "mlops_assets/models/penguins",
     "boosting": "tests/bench/serving/boosting",
 }
+#: Released a second time under this name, to be served from its pickle.
+PICKLED = {"diabetes": "diabetes_pickle"}
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class Released:
         ]
 
 
-def release(folder: Path, models: list[str]) -> list[Released]:
-    """Train and register models in a repository and state of their own.
+def release(folder: Path, models: list[str]) -> dict[str, Released]:
+    """Train and register models, and those of PICKLED among them, in a state of their own.
 
     Args:
         folder: where to; an empty one.
@@ -77,7 +79,13 @@ def release(folder: Path, models: list[str]) -> list[Released]:
     repository.path.mkdir(parents=True)
     repository.git("init", "--quiet", "--initial-branch", "main")
     for name in models:
-        shutil.copytree(root / MODELS[name], repository.path / "mlops_assets" / "models" / name)
+        shutil.copytree(root / MODELS[name], _folder(repository, name))
+        if name in PICKLED:
+            pickled = _folder(repository, PICKLED[name])
+            shutil.copytree(root / MODELS[name], pickled)
+            with (pickled / "model.yaml").open("a") as file:
+                file.write("serving: {format: pickle}\n")
+    names = [*models, *(PICKLED[name] for name in models if name in PICKLED)]
     repository.write("environments/local/staging.json", '{"name": "staging", "target": "local"}')
     repository.commit("models to measure")
     profile = load_profile({"MLOPS_HOME": str(folder / "home")}, repository.path)
@@ -87,14 +95,18 @@ def release(folder: Path, models: list[str]) -> list[Released]:
     with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
         result = job.execute_in_process(
             instance=instance,
-            asset_selection=[dg.AssetKey([model, step]) for model in models for step in STEPS],
+            asset_selection=[dg.AssetKey([name, step]) for name in names for step in STEPS],
             run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
             raise_on_error=False,
         )
     if not result.success:
         raise RuntimeError("the models could not be released")
     registry: Registry = build_resources(profile)["registry"]
-    return [_released(registry.version(name, 1), profile) for name in models]
+    return {name: _released(registry.version(name, 1), profile) for name in names}
+
+
+def _folder(repository: Repository, model: str) -> Path:
+    return repository.path / "mlops_assets" / "models" / model
 
 
 def _released(version: Version, profile: Profile) -> Released:

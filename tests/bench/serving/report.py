@@ -11,7 +11,7 @@ from tests.bench.serving.load import Load, median
 from tests.bench.serving.plan import Plan
 from tests.bench.serving.running import Memory
 
-NAME, WIDTH = 26, 7
+NAME, WIDTH, HEAD = 26, 7, 14
 
 
 @dataclass
@@ -70,13 +70,14 @@ def _loads(
         ("p99, ms", lambda s, c: _short(s.load(rows, c).p99)),
         (ratio, lambda s, c: _short(first.load(rows, c).rate / s.load(rows, c).rate)),
     ]
-    wide = WIDTH * len(connections)
+    width = max(WIDTH, HEAD // len(connections))
+    wide = width * len(connections)
     title = f"{model}, {rows} {'row' if rows == 1 else 'rows'}"
     heads = "".join(f"{head:>{wide}}" for head, _ in columns)
-    numbers = "".join(f"{count:{WIDTH}}" for count in connections) * len(columns)
+    numbers = "".join(f"{count:{width}}" for count in connections) * len(columns)
     lines = [f"{title:{NAME}}{heads}", f"{'connections':{NAME}}{numbers}"]
     for server in servers:
-        cells = (f"{show(server, c):>{WIDTH}}" for _, show in columns for c in connections)
+        cells = (f"{show(server, c):>{width}}" for _, show in columns for c in connections)
         lines.append(f"{server.name:{NAME}}{''.join(cells)}")
     return "\n".join(lines)
 

@@ -53,18 +53,20 @@ class Server:
         return {**kept, **ONE_THREAD, **self.variables}
 
 
-def line_up(released: Released, folder: Path, rows: list[int]) -> list[Server]:
+def line_up(versions: list[Released], folder: Path, rows: list[int]) -> list[Server]:
     """All servers of one model, ours first.
 
     Args:
-        released: the model.
+        versions: of the model, each to be served by ours in another way; the first one is what
+            the others serve.
         folder: for what they need.
         rows: numbers of rows that they are asked for.
     """
+    released = versions[0]
     pickle = released.version.bundle / "model.pkl"
     data = _bodies(folder, "data", rows, lambda n: {"data": released.records_for_estimator[:n]})
     return [
-        ours(released, folder, rows),
+        *(ours(version, folder, rows) for version in versions),
         _azureml(pickle, data),
         _mlflow(pickle, folder, released, rows),
         _fastapi(pickle, data),

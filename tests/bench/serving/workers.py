@@ -14,7 +14,7 @@ from tests.bench.serving import report
 from tests.bench.serving.plan import arguments, heading, plan_of
 from tests.bench.serving.releases import release
 from tests.bench.serving.rounds import expected, in_turn
-from tests.bench.serving.servers import ours
+from tests.bench.serving.servers import Server, ours
 
 WORKERS = (1, 2)
 
@@ -26,16 +26,18 @@ def main() -> None:
     failures: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for released in release(folder, options.models):
-            servers = []
+        released = release(folder, options.models)
+        for model in options.models:
+            servers: list[Server] = []
             for count in WORKERS:
-                place = folder / f"{released.name}-{count}"
+                place = folder / f"{model}-{count}"
                 place.mkdir()
-                server = ours(released, place, plan.rows, count)
-                servers.append(replace(server, name=f"{count} of {server.name}"))
-            measured = in_turn(servers, expected(released, plan.rows), folder, plan)
-            print("\n" + report.tables(released.name, measured, plan, "1 / this"), flush=True)
-            failures += report.failures(released.name, measured)
+                server = ours(released[model], place, plan.rows, count)
+                name = f"{count} {'worker' if count == 1 else 'workers'}"
+                servers.append(replace(server, name=name))
+            measured = in_turn(servers, expected(released[model], plan.rows), folder, plan)
+            print("\n" + report.tables(model, measured, plan, "1 worker / this"), flush=True)
+            failures += report.failures(model, measured)
     report.fail_on(failures)
 
 
