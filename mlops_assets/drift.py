@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlops_assets.stability import stability_index
+
 #: Chance of one false alarm over all columns of a table in which nothing moved.
 FALSE_ALARMS = 0.01
 #: A move smaller than this changes no decision, however significant millions of rows make it.
@@ -68,11 +70,9 @@ def _column(
     from scipy.special import chdtri  # not with the module: a third of a second
 
     before, after = _counts(reference, current)
-    # Half a row in each bin keeps the logarithm finite where one side has none.
-    p = (before + 0.5) / (before + 0.5).sum()
-    q = (after + 0.5) / (after + 0.5).sum()
-    psi = float(((p - q) * np.log(p / q)).sum())
-    noise = (1 / before.sum() + 1 / after.sum()) * chdtri(len(p) - 1, FALSE_ALARMS / columns)
+    psi = stability_index(before.tolist(), after.tolist())
+    chance = FALSE_ALARMS / columns
+    noise = (1 / before.sum() + 1 / after.sum()) * chdtri(len(before) - 1, chance)
     return ColumnDrift(name, psi, max(float(noise), LEAST_PSI))
 
 

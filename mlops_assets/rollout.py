@@ -1,9 +1,10 @@
 """The one deployment algorithm, for every target, and the samples it judges by.
 
-stage the version beside the live one -> ask it the environment's samples -> move the traffic in
-steps, asking again after each -> discard the old one. On any failure the new one is discarded:
-the old one never stopped serving. A run may be killed between any two lines; the next one finds
-out from the target what is left, and cleans up.
+stage the version beside the live one -> ask it the environment's samples -> copy requests to it,
+where the environment says so -> move the traffic in steps, asking again after each, and judging
+it beside the live one for as long as the step lasts -> discard the old one. On any failure the new
+one is discarded: the old one never stopped serving. A run may be killed between any two lines; the
+next one finds out from the target what is left, and cleans up.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn
 
 from mlops_assets.samples import Sample, SampleResult, load_samples, run_sample, run_samples
+from mlops_assets.trial import CanaryError, StepJudgement, Trial
 from resources.endpoints.base import Deployment, EndpointError, Request, Target, VersionRef
+from resources.traffic import Traffic
 
 __all__ = [
     "Rollout",
@@ -43,14 +46,25 @@ class Rollout:
     #: ISO 8601, UTC.
     started: str
     ended: str
+    #: How it did beside the previous version, for each step that was watched.
+    judgements: tuple[StepJudgement, ...] = ()
 
 
 class RolloutError(Exception):
     """A version was not rolled out; the endpoint serves what it served before."""
 
+    def __init__(self, message: str, judgements: tuple[StepJudgement, ...] = ()) -> None:
+        super().__init__(message)
+        #: How it did until then beside the version that serves.
+        self.judgements = judgements
+
 
 class SampleError(RolloutError):
     """A sample was not answered as expected; names the sample, the answer, the expectation."""
+
+
+#: All the traffic at once.
+AT_ONCE = Traffic()
 
 
 def roll_out(
@@ -58,7 +72,7 @@ def roll_out(
     version: VersionRef,
     samples: Sequence[Sample],
     *,
-    steps: Sequence[int] = (100,),
+    traffic: Traffic = AT_ONCE,
     log: Log = lambda _: None,
 ) -> Rollout:
     """Make a version the one that serves.
@@ -67,27 +81,33 @@ def roll_out(
         target: the endpoint, held by the caller.
         version: what shall serve.
         samples: requests that it must answer as they expect, before and after it has traffic.
-        steps: percent of the traffic, rising, the last one 100.
+        traffic: how traffic comes to it, where another version has it now.
         log: told every step.
 
     Raises:
         RolloutError: the version was discarded and the previous one serves as before.
     """
-    if list(steps) != sorted(set(steps)) or not steps or steps[-1] != 100 or steps[0] < 1:
-        raise ValueError(f"steps must rise from at least 1 to 100, found {list(steps)}")
     started = _now()
     live = _serving(target)
     if len(live) == 1 and _is(live[0], version):
         return _confirm(target, version, samples, live[0], started, log)
     previous = _settle(target, version, log)
     before = None if previous is None else previous.version
+    trial = None if previous is None else Trial(target, previous.name, traffic.limits, log)
     try:
-        results = _advance(target, version, samples, steps, log)
+        staged = target.stage(version)
+        log(f"{staged.name} is loaded; asking it {len(samples)} samples")
+        results = _ask(target, staged.name, samples)
+        if trial is None:  # there is nothing to compare with
+            results = _promote(target, staged.name, 100, None, samples, log)
+        else:
+            results = _advance(target, version, staged.name, samples, traffic, trial, log)
     except BaseException as error:
         _undo(target, version, previous, error, log)
-        _raise(version, previous, error)
+        _raise(version, previous, error, trial)
     _clean_up(target, version, log)
-    return Rollout("deployed", version.version, before, results, started, _now())
+    watched = tuple(trial.judgements) if trial else ()
+    return Rollout("deployed", version.version, before, results, started, _now(), watched)
 
 
 def _ask(
@@ -102,17 +122,38 @@ def _ask(
 
 
 def _advance(
-    target: Target, version: VersionRef, samples: Sequence[Sample], steps: Sequence[int], log: Log
+    target: Target,
+    version: VersionRef,
+    staged: str,
+    samples: Sequence[Sample],
+    traffic: Traffic,
+    trial: Trial,
+    log: Log,
 ) -> tuple[SampleResult, ...]:
-    staged = target.stage(version)
-    log(f"{staged.name} is loaded; asking it {len(samples)} samples")
-    results = _ask(target, staged.name, samples)
-    for percent in steps:
-        target.promote(staged.name, percent)
-        log(f"{staged.name} has {percent} % of the traffic; watching")
-        # At 100 % as a client asks: without naming the deployment.
-        results = _ask(target, None if percent == 100 else staged.name, samples)
+    if traffic.mirror_percent:
+        target.stage(version, traffic.mirror_percent)
+        log(f"{traffic.mirror_percent} % of the requests are copied to {staged}; watching")
+        trial.watch_mirrored(staged, traffic.mirror_percent, traffic.mirror_seconds)
+    results: tuple[SampleResult, ...] = ()
+    for step in traffic.steps:
+        results = _promote(target, staged, step.percent, traffic.sticky_header, samples, log)
+        if step.seconds:
+            trial.watch(staged, step.percent, step.seconds)
     return results
+
+
+def _promote(
+    target: Target,
+    staged: str,
+    percent: int,
+    sticky_header: str | None,
+    samples: Sequence[Sample],
+    log: Log,
+) -> tuple[SampleResult, ...]:
+    target.promote(staged, percent, sticky_header)
+    log(f"{staged} has {percent} % of the traffic; watching")
+    # At 100 % as a client asks: without naming the deployment.
+    return _ask(target, None if percent == 100 else staged, samples)
 
 
 def _confirm(
@@ -174,7 +215,9 @@ def _undo(
         error.add_note(f"and cleaning up failed, the next rollout does it: {second}")
 
 
-def _raise(version: VersionRef, previous: Deployment | None, error: BaseException) -> NoReturn:
+def _raise(
+    version: VersionRef, previous: Deployment | None, error: BaseException, trial: Trial | None
+) -> NoReturn:
     if not isinstance(error, Exception):
         raise error  # an interrupted run stays one
     state = (
@@ -182,13 +225,13 @@ def _raise(version: VersionRef, previous: Deployment | None, error: BaseExceptio
         if previous is None
         else f"version {previous.version} serves as before"
     )  # fmt: skip
-    if isinstance(error, (SampleError, EndpointError)):
+    if isinstance(error, (SampleError, EndpointError, CanaryError)):
         reason = str(error)
     else:
         reason = f"{type(error).__name__}: {error}"
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
     message = f"version {version.version} was discarded, {state}: {reason}{notes}"
-    raise RolloutError(message) from error
+    raise RolloutError(message, tuple(trial.judgements) if trial else ()) from error
 
 
 def _clean_up(target: Target, version: VersionRef, log: Log) -> None:

@@ -20,6 +20,7 @@ from mlops_assets.errors import UserError
 from mlops_assets.spec import ChampionGate, ModelSpec, ParityLimits, Threshold, metric_problems
 from mlops_assets.strict import SpecError, Strict, describe_errors
 from resources.alerts import AlertSettings
+from resources.traffic import Traffic
 
 #: The environment whose live version is the champion.
 PRODUCTION = "production"
@@ -86,6 +87,9 @@ class Environment(Strict):
     )
     latency_ms: float = Field(
         default=200.0, gt=0, description="95th percentile of one-row requests, in milliseconds."
+    )
+    traffic: Traffic = Field(
+        default_factory=Traffic, description="How traffic comes to a new version."
     )
     local: LocalSettings = Field(default_factory=LocalSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)

@@ -101,7 +101,9 @@ def deploy(
             ]
             _require_open(judged, version, environment, config.override)
             wanted = VersionRef(model, version.version, version.digest, version.bundle)
-            rollout = roll_out(target, wanted, samples, log=context.log.info)
+            rollout = roll_out(
+                target, wanted, samples, traffic=environment.traffic, log=context.log.info
+            )
             if config.override:
                 record_override(
                     registry,

@@ -32,6 +32,8 @@ class Entry:
     version: int
     #: Percent of the requests that name no deployment.
     traffic: int = 0
+    #: Percent of the requests that are copied to it after they are answered.
+    mirror: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,13 @@ class Generation:
 
     number: int = 0
     deployments: dict[str, Entry] = field(default_factory=dict)
+    #: Requests with the same value of this header go the same way while the traffic is shared;
+    #: in lower case.
+    sticky_header: str | None = None
 
-    def next(self, deployments: dict[str, Entry]) -> Generation:
+    def next(self, deployments: dict[str, Entry], sticky_header: str | None = None) -> Generation:
         """The generation after this one."""
-        return Generation(self.number + 1, deployments)
+        return Generation(self.number + 1, deployments, sticky_header)
 
 
 class GenerationFile:
@@ -69,7 +74,7 @@ class GenerationFile:
             raise self._damaged(error) from None
         try:
             entries = {name: Entry(**entry) for name, entry in value["deployments"].items()}
-            return Generation(int(value["number"]), entries)
+            return Generation(int(value["number"]), entries, value.get("sticky_header"))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise self._damaged(error) from None
 

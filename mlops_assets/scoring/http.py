@@ -37,6 +37,12 @@ class Request:
     #: Its ids, sent back with the answer.
     ids: list[tuple[bytes, bytes]]
     receive: Receive
+    #: All of its headers.
+    headers: Headers
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of a header by its name in lower case."""
+        return next((value for found, value in self.headers if found == name), None)
 
     @property
     def identity(self) -> str:

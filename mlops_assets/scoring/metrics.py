@@ -19,13 +19,17 @@ from typing import Any
 
 from mlops_assets.scoring.schema import Schema
 
-#: Upper bounds of the latency histogram, in seconds.
+#: Upper bounds of the latency histogram, in seconds: so close that a version half as slow again
+#: as another falls into another interval.
 SECONDS = (
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    5.0, 10.0,
+    0.0001, 0.00015, 0.00022, 0.00033, 0.00047, 0.00068, 0.001, 0.0015, 0.0022, 0.0033, 0.0047,
+    0.0068, 0.01, 0.015, 0.022, 0.033, 0.047, 0.068, 0.1, 0.15, 0.22, 0.33, 0.47, 0.68, 1.0, 1.5,
+    2.2, 3.3, 4.7, 6.8, 10.0,
 )  # fmt: skip
 #: Folder of the workers' files.
 COUNTS = "counts"
+#: Stands for a status where a copy of a request was not scored.
+DROPPED = "dropped"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -42,8 +46,8 @@ class Tally:
     predictions: Counter[str] = field(default_factory=Counter[str])
     #: Column -> values outside the contract that were let through.
     outside: Counter[str] = field(default_factory=Counter[str])
-    #: What became of mirrored requests -> how many.
-    mirrored: Counter[str] = field(default_factory=Counter[str])
+    #: The same rows as ``predictions``, by the buckets of the deployment on whose side it is tried.
+    compared: Counter[str] = field(default_factory=Counter[str])
 
     def record(self, status: int, seconds: float) -> None:
         """Count an answer."""
@@ -53,14 +57,11 @@ class Tally:
 
     def predicted(self, values: Iterable[Any], schema: Schema) -> None:
         """Count predictions by label, or by the interval that a number falls into."""
-        counts = self.predictions
-        if schema.labels is not None:
-            for value in values:
-                counts[value if type(value) is str else json.dumps(value)] += 1
-        elif schema.edges:
-            edges = schema.edges
-            for value in values:
-                counts[str(bisect_left(edges, value))] += 1
+        _count(self.predictions, values, schema)
+
+    def compare(self, values: Iterable[Any], reference: Schema) -> None:
+        """Count predictions by the labels or intervals of another deployment."""
+        _count(self.compared, values, reference)
 
     def add(self, other: Tally) -> None:
         """Add another worker's sums."""
@@ -68,7 +69,7 @@ class Tally:
             (self.statuses, other.statuses),
             (self.predictions, other.predictions),
             (self.outside, other.outside),
-            (self.mirrored, other.mirrored),
+            (self.compared, other.compared),
         ):
             mine.update(theirs)
         self.latencies = [a + b for a, b in zip(self.latencies, other.latencies, strict=True)]
@@ -87,8 +88,18 @@ class Tally:
             float(value["seconds"]),
             Counter(value["predictions"]),
             Counter(value["outside"]),
-            Counter(value["mirrored"]),
+            Counter(value["compared"]),
         )
+
+
+def _count(counts: Counter[str], values: Iterable[Any], schema: Schema) -> None:
+    if schema.labels is not None:
+        for value in values:
+            counts[value if type(value) is str else json.dumps(value)] += 1
+    elif schema.edges:
+        edges = schema.edges
+        for value in values:
+            counts[str(bisect_left(edges, value))] += 1
 
 
 class Metrics:
@@ -101,6 +112,8 @@ class Metrics:
             folder: the endpoint's; None for a server without other workers.
         """
         self.tallies: dict[str, Tally] = {}
+        #: The same for copies of requests, which nobody waits for.
+        self.mirrored: dict[str, Tally] = {}
         self.refused: Counter[str] = Counter()
         self._folder = None if folder is None else folder / COUNTS
         # Another worker may one day have this one's pid.
@@ -111,6 +124,10 @@ class Metrics:
         """The sums of a deployment."""
         return self.tallies.setdefault(deployment, Tally())
 
+    def mirror(self, deployment: str) -> Tally:
+        """The sums of what was copied to a deployment."""
+        return self.mirrored.setdefault(deployment, Tally())
+
     def refuse(self, reason: str) -> None:
         """Count a request that no deployment saw, or a connection that was cut off."""
         self.refused[reason] += 1
@@ -120,6 +137,7 @@ class Metrics:
         text = json.dumps(
             {
                 "tallies": {name: tally.to_dict() for name, tally in [*self.tallies.items()]},
+                "mirrored": {name: tally.to_dict() for name, tally in [*self.mirrored.items()]},
                 "refused": self.refused,
             }
         )
@@ -142,21 +160,26 @@ class Metrics:
 
     def _total(self) -> Metrics:
         total = Metrics()
-        for tallies, refused in [(self.tallies, self.refused), *self._others()]:
-            for name, tally in [*tallies.items()]:
+        for one in [self, *self._others()]:
+            for name, tally in [*one.tallies.items()]:
                 total.tally(name).add(tally)
-            total.refused.update(refused)
+            for name, tally in [*one.mirrored.items()]:
+                total.mirror(name).add(tally)
+            total.refused.update(one.refused)
         return total
 
-    def _others(self) -> Iterator[tuple[dict[str, Tally], dict[str, int]]]:
+    def _others(self) -> Iterator[Metrics]:
         if self._folder is None:
             return
         for path in sorted(self._folder.glob("[0-9]*.json")):
             if path.name == self._name:
                 continue
             value = json.loads(path.read_bytes())
-            tallies = {name: Tally.from_dict(tally) for name, tally in value["tallies"].items()}
-            yield tallies, value["refused"]
+            other = Metrics()
+            other.tallies = {n: Tally.from_dict(tally) for n, tally in value["tallies"].items()}
+            other.mirrored = {n: Tally.from_dict(tally) for n, tally in value["mirrored"].items()}
+            other.refused = Counter(value["refused"])
+            yield other
 
 
 class _Families:
@@ -178,28 +201,43 @@ class _Families:
                     family.add_metric([deployment, value], count)
             return family
 
+        def latency(
+            name: str, text: str, values: Sequence[tuple[str, Tally]]
+        ) -> HistogramMetricFamily:
+            family = HistogramMetricFamily(name, text, labels=["deployment"])
+            for deployment, tally in values:
+                family.add_metric([deployment], _cumulated(tally.latencies), tally.seconds)
+            return family
+
         tallies = sorted(self._total.tallies.items())
         yield counter(
             "mlops_requests", "Answers by HTTP status.", "status",
             [(n, t.statuses) for n, t in tallies],
         )  # fmt: skip
-        latency = HistogramMetricFamily(
-            "mlops_request_seconds", "Time within the server.", labels=["deployment"]
-        )
-        for name, tally in tallies:
-            latency.add_metric([name], _cumulated(tally.latencies), tally.seconds)
-        yield latency
+        yield latency("mlops_request_seconds", "Time within the server.", tallies)
         yield counter(
             "mlops_predictions", "Rows by label, or by interval of the predicted number.", "bucket",
             [(n, t.predictions) for n, t in tallies],
         )  # fmt: skip
         yield counter(
+            "mlops_compared_predictions", "The same rows of a deployment on trial, by the labels "
+            "or intervals of the one it is compared with.", "bucket",
+            [(n, t.compared) for n, t in tallies],
+        )  # fmt: skip
+        yield counter(
             "mlops_out_of_contract", "Values outside the contract that were let through.", "column",
             [(n, t.outside) for n, t in tallies],
         )  # fmt: skip
+        mirrored = sorted(self._total.mirrored.items())
         yield counter(
-            "mlops_mirrored", "Mirrored requests by what became of them.", "outcome",
-            [(n, t.mirrored) for n, t in tallies],
+            "mlops_mirrored", "Copies of requests by what became of them.", "outcome",
+            [(n, _outcomes(t.statuses)) for n, t in mirrored],
+        )  # fmt: skip
+        yield latency("mlops_mirrored_seconds", "Processor time of a copy.", mirrored)
+        yield counter(
+            "mlops_mirrored_predictions", "Rows of copies, by the labels or intervals of the "
+            "deployment that they were copied from.", "bucket",
+            [(n, t.predictions) for n, t in mirrored],
         )  # fmt: skip
         refused = CounterMetricFamily(
             "mlops_refused", "Requests refused before a deployment saw them.", labels=["reason"]
@@ -207,6 +245,16 @@ class _Families:
         for reason, count in sorted(self._total.refused.items()):
             refused.add_metric([reason], count)
         yield refused
+
+
+def _outcomes(statuses: Counter[str]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for status, count in statuses.items():
+        found[_OUTCOMES.get(status[0], status)] += count
+    return found
+
+
+_OUTCOMES = {"2": "answered", "4": "refused", "5": "failed"}
 
 
 def _cumulated(counts: Sequence[int]) -> list[tuple[str, float]]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mlops_assets.scoring.decoder import Decoder, Rows
-from mlops_assets.scoring.deployments import Deployment
 from mlops_assets.scoring.inference_protocol import infer
 from mlops_assets.scoring.metrics import Tally
 from mlops_assets.scoring.payload import parse
 from mlops_assets.scoring.predictor import Prediction
 from mlops_assets.scoring.table import MAXIMUM_ROWS, Table, too_many_rows
+
+if TYPE_CHECKING:
+    from mlops_assets.scoring.deployments import Deployment
 
 #: Larger bodies are read and scored in a thread: health stays quick.
 THREAD_BYTES = 64 * 2**10
@@ -79,6 +81,8 @@ class Responder:
         # Smoothed: one pause of the machine makes no model a slow one.
         self._seconds += (seconds - self._seconds) / 8
         self.tally.predicted(prediction.values, self._schema)
+        if self.deployment.reference is not None:
+            self.tally.compare(prediction.values, self.deployment.reference)
         if prediction.outside:
             self.tally.outside.update(prediction.outside)
 

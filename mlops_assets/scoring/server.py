@@ -132,7 +132,7 @@ class Application:
                 ids.append(header)
         if not ids:
             ids.append((b"x-request-id", b"%b-%x" % (self._prefix, next(self._numbers))))
-        request = Request(scope["method"], scope["path"], given, ids, receive)
+        request = Request(scope["method"], scope["path"], given, ids, receive, scope["headers"])
         try:
             reply = await self._route(request)
         except GoneError:
@@ -149,6 +149,10 @@ class Application:
             reply.responder.tally.record(reply.status, seconds)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
+        if reply.scored is not None:
+            mirror = self._deployments.serving.mirror
+            if mirror is not None and DEPLOYMENT not in given:
+                mirror.offer(reply.scored)
         if self._access_log:
             self._log(request, reply, seconds)
 
@@ -245,7 +249,8 @@ class Application:
             self._serving = serving
         named = request.given.get(DEPLOYMENT)
         name = None if named is None else named.decode("latin-1")
-        return self._responders[serving.pick(name).name]
+        sticky = None if serving.sticky is None else request.header(serving.sticky)
+        return self._responders[serving.pick(name, sticky).name]
 
     def _authorize(self, request: Request) -> None:
         if self._keys is not None and not self._keys.accepts(request.given.get(AUTHORIZATION)):

@@ -61,8 +61,8 @@ def serve(
     acknowledge = _acknowledger(folder)
     # Before the generation is first read: who writes one from now on waits for this worker.
     acknowledge(Serving())
-    deployments = Deployments(GenerationFile(folder), acknowledge)
     metrics = Metrics(folder)
+    deployments = Deployments(GenerationFile(folder), acknowledge, metrics)
     settings = read_settings(folder)
     watch = Watch(limits or Limits(), metrics.refuse)
 

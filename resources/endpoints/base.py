@@ -1,4 +1,4 @@
-"""What an endpoint is to those who deploy: five verbs, whatever stands behind them."""
+"""What an endpoint is to those who deploy: five verbs and a question, whatever stands behind."""
 
 from __future__ import annotations
 
@@ -71,6 +71,53 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """What was counted about requests of one kind."""
+
+    #: Requests that were answered with predictions.
+    answered: int = 0
+    #: With a status from 400 to 499.
+    refused: int = 0
+    #: With a status of 500 or more.
+    failed: int = 0
+    #: Upper bound in seconds -> requests that took longer than the bound before and not longer
+    #: than this one; the last bound is infinite.
+    seconds: Mapping[float, int] = field(default_factory=dict)
+    #: Bucket -> predicted rows, in buckets that all deployments of the endpoint have in common.
+    predictions: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def requests(self) -> int:
+        """All of them."""
+        return self.answered + self.refused + self.failed
+
+    def since(self, earlier: Counts) -> Counts:
+        """What came after an earlier moment."""
+        return Counts(
+            max(0, self.answered - earlier.answered),
+            max(0, self.refused - earlier.refused),
+            max(0, self.failed - earlier.failed),
+            _since(self.seconds, earlier.seconds),
+            _since(self.predictions, earlier.predictions),
+        )
+
+
+def _since(now: Mapping[Any, int], earlier: Mapping[Any, int]) -> dict[Any, int]:
+    # Several workers may say so a moment apart: a sum that one tells is not yet all of the next.
+    return {name: max(0, count - earlier.get(name, 0)) for name, count in now.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one deployment has done since it began."""
+
+    #: Requests that it answered.
+    served: Counts = field(default_factory=Counts)
+    #: Copies of requests that another one answered.
+    mirrored: Counts = field(default_factory=Counts)
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointStatus:
     """An endpoint as a table shows it."""
 
@@ -97,8 +144,13 @@ class Target(Protocol):
         """All deployments by name, the oldest first."""
         ...
 
-    def stage(self, version: VersionRef) -> Deployment:
-        """Load a version beside the others, without traffic; the same one again is no change.
+    def stage(self, version: VersionRef, mirror: int = 0) -> Deployment:
+        """Load a version beside the others, without traffic; one that is loaded stays so.
+
+        Args:
+            version: what to load.
+            mirror: percent of the requests that are copied to it once they are answered, until
+                it has traffic.
 
         Raises:
             EndpointError: it cannot be loaded; the endpoint is as before.
@@ -109,12 +161,23 @@ class Target(Protocol):
         """Ask one deployment, or with None whichever the traffic's shares choose."""
         ...
 
-    def promote(self, deployment: str, percent: int) -> None:
-        """Give a deployment that share of the traffic; the others keep theirs of the rest."""
+    def promote(self, deployment: str, percent: int, sticky_header: str | None = None) -> None:
+        """Give a deployment that share of the traffic; the others keep theirs of the rest.
+
+        Args:
+            deployment: its name.
+            percent: 0 to 100.
+            sticky_header: while the traffic is shared, requests with the same value of this
+                header go the same way, and none leaves a deployment whose share grows.
+        """
         ...
 
     def discard(self, deployment: str) -> None:
         """Remove a deployment once its requests are answered; an unknown one is no error."""
+        ...
+
+    def observe(self) -> dict[str, Observation]:
+        """What each deployment has done so far, by name; raises EndpointError."""
         ...
 
 

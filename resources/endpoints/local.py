@@ -24,11 +24,13 @@ from resources.endpoints.base import (
     EndpointError,
     Endpoints,
     EndpointStatus,
+    Observation,
     Request,
     Target,
     VersionRef,
 )
 from resources.endpoints.lock import held
+from resources.endpoints.observation import observations
 from resources.endpoints.process import ServerProcess, read_key
 
 #: Seconds that ``stop`` waits for a deployer to end.
@@ -154,12 +156,12 @@ class LocalTarget:
             for name, entry in self._read().deployments.items()
         }
 
-    def stage(self, version: VersionRef) -> Deployment:
+    def stage(self, version: VersionRef, mirror: int = 0) -> Deployment:
         """Load a version beside the others; see the protocol."""
         entries = self._read().deployments
         name = _name(version, entries)
-        if name not in entries:
-            entries = {**entries, name: Entry(str(version.bundle), version.digest, version.version)}
+        new = Entry(str(version.bundle), version.digest, version.version)
+        entries = {**entries, name: replace(entries.get(name, new), mirror=mirror)}
         try:
             errors = self._write(entries)
             if name in errors:
@@ -179,20 +181,9 @@ class LocalTarget:
             headers[DEPLOYMENT] = deployment
         if request.authorized:
             headers["authorization"] = f"Bearer {read_key(self._server.folder)}"
-        url = self.url
-        # No proxy stands between a machine and itself, and no certificates: plain HTTP.
-        with httpx.Client(trust_env=False, verify=False, timeout=SCORE_SECONDS) as client:  # noqa: S501
-            started = time.perf_counter()
-            try:
-                answer = client.post(url, content=request.body, headers=headers)
-            except httpx.HTTPError as error:
-                raise EndpointError(
-                    f"{self._server.name}: {url} does not answer: {error}{self._server.log_tail()}"
-                ) from None
-            seconds = time.perf_counter() - started
-        return Answer(answer.status_code, answer.content, dict(answer.headers), seconds)
+        return self._ask("POST", self.url, headers, request.body)
 
-    def promote(self, deployment: str, percent: int) -> None:
+    def promote(self, deployment: str, percent: int, sticky_header: str | None = None) -> None:
         """Give a deployment a share of the traffic; see the protocol."""
         entries = self._read().deployments
         if deployment not in entries:
@@ -200,7 +191,9 @@ class LocalTarget:
         if not 0 <= percent <= 100:
             raise EndpointError(f"traffic is 0 to 100 percent, not {percent}")
         shares = split_traffic({n: e.traffic for n, e in entries.items()}, deployment, percent)
-        self._write({n: replace(entry, traffic=shares[n]) for n, entry in entries.items()})
+        # Who has traffic is not asked twice.
+        entries = {n: replace(e, traffic=shares[n], mirror=0) for n, e in entries.items()}
+        self._write(entries, sticky_header)
 
     def discard(self, deployment: str) -> None:
         """Remove a deployment; see the protocol."""
@@ -208,16 +201,39 @@ class LocalTarget:
         if deployment in entries:
             self._write(_without(entries, deployment))
 
+    def observe(self) -> dict[str, Observation]:
+        """What each deployment has done so far; see the protocol."""
+        url = f"{self.url.removesuffix('score')}metrics"
+        answer = self._ask("GET", url, {"authorization": f"Bearer {read_key(self._server.folder)}"})
+        if answer.status != 200:
+            raise EndpointError(f"{self._server.name}: {url} answers {answer.status}")
+        return observations(answer.body.decode(), next(iter(self.live()), ""))
+
+    def _ask(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | None = None
+    ) -> Answer:
+        # No proxy stands between a machine and itself, and no certificates: plain HTTP.
+        with httpx.Client(trust_env=False, verify=False, timeout=SCORE_SECONDS) as client:  # noqa: S501
+            started = time.perf_counter()
+            try:
+                answer = client.request(method, url, content=body, headers=headers)
+            except httpx.HTTPError as error:
+                raise EndpointError(
+                    f"{self._server.name}: {url} does not answer: {error}{self._server.log_tail()}"
+                ) from None
+            seconds = time.perf_counter() - started
+        return Answer(answer.status_code, answer.content, dict(answer.headers), seconds)
+
     def _read(self) -> Generation:
         try:
             return self._file.read()
         except GenerationError as error:
             raise EndpointError(str(error)) from None
 
-    def _write(self, entries: dict[str, Entry]) -> dict[str, str]:
+    def _write(self, entries: dict[str, Entry], sticky_header: str | None = None) -> dict[str, str]:
         generation = self._read()
-        if entries != generation.deployments:
-            generation = generation.next(entries)
+        if (entries, sticky_header) != (generation.deployments, generation.sticky_header):
+            generation = generation.next(entries, sticky_header)
             self._file.write(generation)
         return self._server.wait_for(generation)
 

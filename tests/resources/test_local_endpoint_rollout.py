@@ -154,6 +154,7 @@ from pathlib import Path
 from mlops_assets.rollout import Sample, roll_out
 from resources.endpoints.base import VersionRef
 from resources.endpoints.local import LocalEndpoints, LocalSettings
+from resources.traffic import Traffic
 import httpx
 
 task = json.loads(sys.argv[1])
@@ -174,13 +175,15 @@ def touch():
         os.kill(os.getpid(), signal.SIGKILL)
 
 os.replace = counted(os.replace)
-httpx.Client.post = counted(httpx.Client.post)
+httpx.Client.request = counted(httpx.Client.request)
 subprocess.Popen.__init__ = counted(subprocess.Popen.__init__)
 
 version = VersionRef("tiny", task["version"], task["digest"], Path(task["bundle"]))
 endpoints = LocalEndpoints(Path(task["root"]), log=print)
 with endpoints.open("tiny", "staging", LocalSettings()) as target:
-    result = roll_out(target, version, [Sample.model_validate(task["sample"])], steps=task["steps"])
+    samples = [Sample.model_validate(task["sample"])]
+    traffic = Traffic.model_validate(task["traffic"])
+    result = roll_out(target, version, samples, traffic=traffic)
 print(result.outcome, count)
 """
 
@@ -188,8 +191,9 @@ print(result.outcome, count)
 def _child(
     root: Path, version: VersionRef, kill_at: int = 0, steps: tuple[int, ...] = (50, 100)
 ) -> subprocess.Popen[bytes]:
+    traffic = {"steps": [{"percent": percent} for percent in steps]}
     task = {
-        "root": str(root), "version": version.version, "digest": version.digest, "steps": steps,
+        "root": str(root), "version": version.version, "digest": version.digest, "traffic": traffic,
         "bundle": str(version.bundle), "kill_at": kill_at, "sample": _sample().model_dump(),
     }  # fmt: skip
     return subprocess.Popen(

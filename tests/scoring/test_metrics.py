@@ -40,14 +40,36 @@ def test_a_worker_alone() -> None:
     found = _samples(metrics)
     assert found["mlops_requests_total", "v1", "200"] == 2
     assert found["mlops_requests_total", "v1", "500"] == 1
-    assert found["mlops_request_seconds_bucket", "v1", "0.00025"] == 1
-    assert found["mlops_request_seconds_bucket", "v1", "5.0"] == 2
+    assert found["mlops_request_seconds_bucket", "v1", "0.00022"] == 1
+    assert found["mlops_request_seconds_bucket", "v1", "4.7"] == 2
     assert found["mlops_request_seconds_bucket", "v1", "+Inf"] == 3
     assert found["mlops_request_seconds_sum", "v1"] == 102.0002
     assert [found["mlops_predictions_total", "v1", str(n)] for n in (0, 2, 3)] == [2, 1, 1]
     assert found["mlops_predictions_total", "v2", "true"] == 2
     assert found["mlops_out_of_contract_total", "v1", "age"] == 2
     assert found["mlops_refused_total", "busy"] == 1
+
+
+def test_copies_are_counted_apart(tmp_path: Path) -> None:
+    metrics, other = Metrics(tmp_path), Metrics(tmp_path)
+    metrics.tally("v2").compare([0.5, 2.5], NUMBERS)
+    for one in (metrics, other):
+        copies = one.mirror("v2")
+        copies.record(200, 0.02)
+        copies.record(422, 0.02)
+        copies.record(500, 3.0)
+        copies.statuses["dropped"] += 4
+        copies.predicted([0.5], NUMBERS)
+    other.write()
+    found = _samples(metrics)
+    for outcome, count in {"answered": 2, "refused": 2, "failed": 2, "dropped": 8}.items():
+        assert found["mlops_mirrored_total", "v2", outcome] == count
+    assert found["mlops_mirrored_seconds_bucket", "v2", "0.022"] == 4
+    assert found["mlops_mirrored_seconds_count", "v2"] == 6
+    assert found["mlops_mirrored_predictions_total", "v2", "0"] == 2
+    assert found["mlops_compared_predictions_total", "v2", "2"] == 1
+    assert not [key for key in found if key[:2] == ("mlops_requests_total", "v2")]
+    assert not [key for key in found if key[:2] == ("mlops_predictions_total", "v2")]
 
 
 def test_workers_that_are_gone_still_count(tmp_path: Path) -> None:
