@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,11 @@ def write_bundle(
 
 
 def write_manifest(
-    folder: Path, features: Sequence[Feature], labels: list[Any] | None, ranges: str = "ignore"
+    folder: Path,
+    features: Sequence[Feature],
+    labels: list[Any] | None,
+    ranges: str = "ignore",
+    edges: Sequence[float] | None = None,
 ) -> str:
     """Write the manifest of the files that lie in a folder; returns its digest."""
     exported = (folder / "model.onnx").is_file()
@@ -70,6 +75,7 @@ def write_manifest(
             "target": "y",
             "features": [feature.to_dict() for feature in features],
             "labels": labels,
+            "predictions": edges,
             "serving": {
                 "format": "onnx" if exported else "pickle",
                 "reason": "",
@@ -173,6 +179,37 @@ class Broken:
         if (values == 7).any():
             raise RuntimeError(f"secret detail {values.tolist()}")
         return np.where(values == 8, np.nan, 0.0)
+
+
+class Tried(Sum):
+    """Predicts a + an offset, after a while; raises where b is too great for it."""
+
+    def __init__(self, offset: float, seconds: float, greatest: float) -> None:
+        super().__init__(offset)
+        self.seconds = seconds
+        self.greatest = greatest
+
+    def predict(self, frame: Any) -> Any:
+        """n x (a, b) -> n floats."""
+        time.sleep(self.seconds)
+        if (frame["b"] > self.greatest).any():
+            raise RuntimeError("b is too great")
+        return frame["a"].to_numpy() + self.offset
+
+
+def tried(
+    root: Path, version: int, *, offset: float = 0.0, seconds: float = 0.0, greatest: float = 10.0
+) -> VersionRef:
+    """A version to compare with another one: what it predicts, how fast, and where it fails.
+
+    Each counts its predictions by edges of its own, as a version trained on other data does.
+    """
+    bundle = root / f"tried{version}"
+    estimator = Tried(offset, seconds, greatest)
+    write_bundle(bundle, estimator, NUMBERS, [{"a": 1.0, "b": 1}])
+    edges = [offset + 2.0 * step - 8.0 + version / 8 for step in range(9)]
+    digest = write_manifest(bundle, NUMBERS, None, edges=edges)
+    return VersionRef("tiny", version, digest, bundle)
 
 
 class Deadly:

@@ -46,13 +46,17 @@ class Mirror:
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """Copies that are not scored yet."""
+        return self._given - self._taken
+
     def offer(self, body: bytes) -> None:
         """Take a copy of a request that was answered, or leave it; called by one thread."""
         if random.random() >= self._share:  # noqa: S311
             return
-        waiting = self._given - self._taken
         size = self._given_bytes - self._taken_bytes + len(body)
-        if waiting >= MAXIMUM_WAITING or size > MAXIMUM_BYTES:
+        if self.waiting >= MAXIMUM_WAITING or size > MAXIMUM_BYTES:
             self._tally.statuses[DROPPED] += 1
             return
         self._given += 1

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -188,10 +189,17 @@ print(result.outcome, count)
 """
 
 
+#: Copies, then half of the traffic, both watched for a moment, then all.
+WATCHED: dict[str, Any] = {
+    "mirror_percent": 50,
+    "mirror_seconds": 0.1,
+    "steps": [{"percent": 50, "seconds": 0.1}],
+}
+
+
 def _child(
-    root: Path, version: VersionRef, kill_at: int = 0, steps: tuple[int, ...] = (50, 100)
+    root: Path, version: VersionRef, kill_at: int = 0, traffic: Any = WATCHED
 ) -> subprocess.Popen[bytes]:
-    traffic = {"steps": [{"percent": percent} for percent in steps]}
     task = {
         "root": str(root), "version": version.version, "digest": version.digest, "traffic": traffic,
         "bundle": str(version.bundle), "kill_at": kill_at, "sample": _sample().model_dump(),
@@ -246,18 +254,20 @@ def test_a_rollout_killed_at_any_point(endpoints: LocalEndpoints, tmp_path: Path
                 break
             assert child.returncode == -signal.SIGKILL, output
             wanted = {
-                e.version: e.traffic
+                e.version: (e.traffic, e.mirror)
                 for e in GenerationFile(root / "staging" / "tiny").read().deployments.values()
             }
             ends[str(wanted)] += 1
-            assert sum(wanted.values()) == 100  # something serves, whatever happened
+            # Something serves, whatever happened.
+            assert sum(traffic for traffic, _ in wanted.values()) == 100
             started = time.monotonic()
             assert _deploy(endpoints, old).version == 1
             assert time.monotonic() - started < 5  # the dead run holds nobody up
             assert _shares(endpoints) == {1: 100}
-    assert kill_at > 12
+    assert kill_at > 20
     assert set(ends) == {
-        "{1: 100}", "{1: 100, 2: 0}", "{1: 50, 2: 50}", "{1: 0, 2: 100}", "{2: 100}",
+        "{1: (100, 0)}", "{1: (100, 0), 2: (0, 0)}", "{1: (100, 0), 2: (0, 50)}",
+        "{1: (50, 0), 2: (50, 0)}", "{1: (0, 0), 2: (100, 0)}", "{2: (100, 0)}",
     }  # fmt: skip
     assert set(client.versions) == {1, 2}
     assert _shares(endpoints) == {2: 100}
@@ -285,7 +295,8 @@ def test_two_rollouts_at_once(endpoints: LocalEndpoints, tmp_path: Path) -> None
     versions = [regression(tmp_path, 2), regression(tmp_path, 3)]
     client = Client(endpoints, root / "staging" / "tiny")
     with _asked_all_the_time(client):
-        children = [_child(root, version, steps=(10, 60, 100)) for version in versions]
+        steps = {"steps": [{"percent": 10}, {"percent": 60}]}
+        children = [_child(root, version, traffic=steps) for version in versions]
         outputs = [child.communicate(timeout=60)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0], outputs
     assert all(b"deployed" in output for output in outputs)

@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
+import threading
 import weakref
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mlops_assets.scoring.deployments import Deployments, Serving
+from mlops_assets.scoring.deployments import Deployment, Deployments, Serving
 from mlops_assets.scoring.errors import RequestError
 from mlops_assets.scoring.generation import (
     Ack,
@@ -20,23 +25,33 @@ from mlops_assets.scoring.generation import (
     read_acks,
     write_ack,
 )
+from mlops_assets.scoring.mirror import Mirror
 from resources.endpoints.base import VersionRef
-from tests.bundles import broken, regression
+from tests.bundles import broken, classifier, regression, tried
+from tests.local_servers import eventually
 
 
-def _entry(version: VersionRef, traffic: int = 0) -> Entry:
-    return Entry(str(version.bundle), version.digest, version.version, traffic)
+def _entry(version: VersionRef, traffic: int = 0, mirror: int = 0) -> Entry:
+    return Entry(str(version.bundle), version.digest, version.version, traffic, mirror)
 
 
 def test_a_generation_is_read_as_it_was_written(tmp_path: Path) -> None:
     file = GenerationFile(tmp_path)
     assert file.read() == Generation(0, {})
     assert not file.changed()
-    wanted = Generation().next({"v1": Entry("/bundle", "digest", 1, 100)})
+    wanted = Generation().next({"v1": Entry("/bundle", "digest", 1, 100, 5)}, "x-user")
     GenerationFile(tmp_path).write(wanted)
     assert file.changed()
     assert file.read() == wanted
     assert not file.changed()
+
+
+def test_a_generation_of_before_there_were_copies_is_read(tmp_path: Path) -> None:
+    entry = {"bundle": "/bundle", "digest": "digest", "version": 1, "traffic": 100}
+    text = json.dumps({"number": 3, "deployments": {"v1": entry}})
+    (tmp_path / "generation.json").write_text(text)
+    expected = Generation(3, {"v1": Entry("/bundle", "digest", 1, 100, mirror=0)}, None)
+    assert GenerationFile(tmp_path).read() == expected
 
 
 @pytest.mark.parametrize(
@@ -153,3 +168,98 @@ def test_traffic_follows_the_shares(tmp_path: Path) -> None:
     counts = Counter(deployments.serving.pick(None).name for _ in range(4000))
     assert set(counts) == {"v1", "v2"}
     assert 0.70 < counts["v1"] / 4000 < 0.80  # seven standard deviations
+
+
+def _shared(*shares: int, sticky: bytes | None = b"x-user") -> Serving:
+    """Deployments v1, v2 ... with shares; who picks asks no predictor."""
+    predictor: Any = None
+    deployments = {
+        f"v{n}": Deployment(f"v{n}", Entry("", f"d{n}", n, share), predictor)
+        for n, share in enumerate(shares, 1)
+    }
+    return Serving(1, deployments, sticky=sticky)
+
+
+@given(
+    values=st.lists(st.binary(max_size=40), min_size=1, max_size=50),
+    shares=st.tuples(st.integers(1, 99), st.integers(1, 99)),
+)
+def test_nobody_leaves_a_deployment_whose_share_grows(
+    values: list[bytes], shares: tuple[int, int]
+) -> None:
+    less, more = sorted(shares)
+    before, after = _shared(100 - less, less), _shared(100 - more, more)
+    for value in values:
+        first = before.pick(None, value).name
+        assert before.pick(None, value).name == first
+        assert _shared(100 - less, less).pick(None, value).name == first  # in any process
+        if first == "v2":
+            assert after.pick(None, value).name == "v2"
+
+
+def test_values_are_spread_by_the_shares() -> None:
+    values = [b"user %d" % number for number in range(4000)]
+    before = [_shared(70, 20, 10).pick(None, value).name for value in values]
+    counts = Counter(before)
+    for name, share in (("v1", 0.7), ("v2", 0.2), ("v3", 0.1)):
+        assert abs(counts[name] / 4000 - share) < 0.04  # five standard deviations
+    # As few move as must.
+    after = [_shared(55, 20, 25).pick(None, value).name for value in values]
+    moves = Counter((one, other) for one, other in zip(before, after, strict=True) if one != other)
+    assert moves.total() / 4000 < 0.19
+    assert ("v3", "v1") not in moves
+    assert ("v3", "v2") not in moves
+
+
+def test_what_every_request_asks_is_worked_out_before() -> None:
+    alone = _shared(100, 0)
+    assert alone.only is alone.pick(None) is alone.pick(None, b"anybody")
+    assert alone.sticky is None  # nothing is there to decide
+    assert alone.pick("v2").name == "v2"
+    two = _shared(50, 50)
+    assert two.only is None
+    assert two.sticky == b"x-user"
+    assert _shared(50, 50, sticky=None).sticky is None
+    nobody = _shared(0)
+    assert nobody.only is None
+    with pytest.raises(RequestError, match="no deployment has traffic"):
+        nobody.pick(None, b"anybody")
+
+
+def test_a_version_on_trial_is_counted_by_the_buckets_of_the_oldest(tmp_path: Path) -> None:
+    one, two, other = tried(tmp_path, 1), tried(tmp_path, 2), classifier(tmp_path, 3)
+    file, deployments = GenerationFile(tmp_path), Deployments(GenerationFile(tmp_path))
+    entries = {"v1": _entry(one, 100), "v2": _entry(two), "v3": _entry(other)}
+    file.write(Generation(1, entries))
+    asyncio.run(deployments.update())
+    found = deployments.serving.deployments
+    assert found["v1"].reference is None
+    assert found["v2"].reference is found["v1"].predictor.schema
+    assert found["v2"].reference is not found["v2"].predictor.schema
+    assert found["v3"].reference is None  # labels are no numbers
+    file.write(Generation(2, {"v2": _entry(two, 100)}))
+    asyncio.run(deployments.update())
+    assert deployments.serving.deployments["v2"].reference is None
+
+
+def test_copies_begin_and_end_with_the_generation(tmp_path: Path) -> None:
+    one, two = tried(tmp_path, 1), tried(tmp_path, 2)
+    file, deployments = GenerationFile(tmp_path), Deployments(GenerationFile(tmp_path))
+
+    def follow(number: int, entry: Entry) -> Mirror | None:
+        file.write(Generation(number, {"v1": _entry(one, 100), "v2": entry}))
+        asyncio.run(deployments.update())
+        return deployments.serving.mirror
+
+    def running() -> int:
+        return sum(thread.name == "mirror" for thread in threading.enumerate())
+
+    before = running()
+    assert follow(1, _entry(two)) is None
+    mirror = follow(2, _entry(two, mirror=20))
+    assert mirror is not None
+    assert mirror.deployment.name == "v2"
+    assert follow(3, _entry(two, mirror=20)) is mirror
+    assert follow(4, _entry(two, mirror=30)) is not mirror
+    assert follow(5, _entry(two, 10, mirror=30)) is None  # it is asked itself
+    eventually(lambda: running() == before)
