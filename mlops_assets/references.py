@@ -77,11 +77,13 @@ class RegisteredModel(Reference):
 
 
 class Package(Reference):
-    """A version's bundle as one file."""
+    """A version as the files that an application takes in."""
 
     version: int
     digest: str
-    archive: str
+    folder: str
+    #: Name -> SHA-256.
+    files: dict[str, str]
 
 
 class Endpoint(Reference):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import sys
 import time
 from collections.abc import Sequence
@@ -127,6 +128,19 @@ def classifier(root: Path, version: int = 1) -> VersionRef:
     names = [str(name) for name in estimator.classes_]
     digest = write_bundle(bundle, estimator, MIXED, records[:5], labels=names)
     return VersionRef("tiny", version, digest, bundle)
+
+
+def exported(root: Path, ranges: str = "ignore") -> VersionRef:
+    """The classifier, served from ONNX."""
+    from mlops_assets.training.onnx_export import convert
+
+    made = classifier(root)
+    estimator = pickle.loads((made.bundle / "model.pkl").read_bytes())
+    model = convert(estimator, MIXED, classifies=True, precision="float")
+    (made.bundle / "model.onnx").write_bytes(model)
+    labels = [str(name) for name in estimator.classes_]
+    digest = write_manifest(made.bundle, MIXED, labels, ranges)
+    return VersionRef("tiny", 1, digest, made.bundle)
 
 
 class Sum:

@@ -67,6 +67,10 @@ def test_the_demo_and_what_comes_after(clone: Profile, capfd: pytest.CaptureFixt
     code, answer = mlops("invoke", "rent", "production", "--sample", "no rooms")
     assert code == 1
     assert "the endpoint answers 400" in answer
+    code, copied = mlops("package", "rent", "--to", str(clone.home / "out"))
+    assert code == 0, copied
+    assert f"{clone.home}/out/rent_model-1.0.0-py3-none-any.whl\n" in copied
+    assert sorted(map(str, (clone.home / "out").iterdir())) == sorted(copied.split())
     clone.samples_of("rent", "production").unlink()
     code, table = mlops("endpoints")
     assert code == 1
@@ -92,6 +96,15 @@ def test_asking_what_is_not_there(clone: Profile, arguments: list[str], message:
     code, output = mlops("invoke", *arguments)
     assert code == 1
     assert message in output
+
+
+def test_copying_a_package_that_is_not_there(clone: Profile) -> None:
+    code, output = mlops("package", "rent", "--to", str(clone.home / "out"))
+    assert code == 1
+    assert "rent: no version is packaged; materialize rent/package; packaged: none" in output
+    code, output = mlops("package", "other", "--to", str(clone.home / "out"))
+    assert code == 2
+    assert "no model 'other'; there are: rent" in output
 
 
 def test_validate_prints_every_problem(clone: Profile) -> None:

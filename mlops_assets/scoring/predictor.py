@@ -36,6 +36,21 @@ class Prediction(NamedTuple):
     #: The columns of all these values, one entry per value.
     outside: tuple[str, ...] = ()
 
+    def answer(self, labels: Sequence[str]) -> dict[str, Any]:
+        """What a client reads, over HTTP and in a package alike.
+
+        Args:
+            labels: names of the schema's labels.
+        """
+        answer: dict[str, Any] = {"predictions": self.values}
+        if self.probabilities is not None:
+            answer["probabilities"] = [
+                dict(zip(labels, row, strict=True)) for row in self.probabilities
+            ]
+        if self.warnings:
+            answer["warnings"] = list(self.warnings)
+        return answer
+
 
 class Model(Protocol):
     """What scores a table of checked values: a session, or an unpickled estimator."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -45,7 +44,7 @@ class Responder:
         self._model = deployment.predictor.model
         self._names = schema.names
         self._decoder = Decoder(schema)
-        self._labels = [label_name(label) for label in schema.labels or ()]
+        self._labels = schema.label_names
         self._seconds = 0.0
 
     def is_slow(self, body: bytes) -> bool:
@@ -88,15 +87,7 @@ class Responder:
 
     def encoded(self, prediction: Prediction) -> bytes:
         """An answer's body."""
-        answer: dict[str, Any] = {"predictions": prediction.values}
-        if prediction.probabilities is not None:
-            labels = self._labels
-            answer["probabilities"] = [
-                dict(zip(labels, row, strict=True)) for row in prediction.probabilities
-            ]
-        if prediction.warnings:
-            answer["warnings"] = prediction.warnings
-        return encode(answer)
+        return encode(prediction.answer(self._labels))
 
     def _quickly(self, rows: Rows) -> Prediction | None:
         """Score rows that are surely right; None where the model has no answer for them."""
@@ -114,8 +105,3 @@ class Responder:
             zip(self._names, zip(*rows, strict=True), strict=True)
         )
         return self.deployment.predictor.predict_table(Table(columns, len(rows)), within=True)
-
-
-def label_name(label: Any) -> str:
-    """A label as the key of its probability."""
-    return label if isinstance(label, str) else json.dumps(label)

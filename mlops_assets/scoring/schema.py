@@ -5,6 +5,7 @@ Standard library only: the orchestrator, the training process and the server sha
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -92,3 +93,8 @@ class Schema:
     def names(self) -> tuple[str, ...]:
         """Names of the features, in training order."""
         return tuple(feature.name for feature in self.features)
+
+    @property
+    def label_names(self) -> list[str]:
+        """The labels as the keys of their probabilities."""
+        return [x if isinstance(x, str) else json.dumps(x) for x in self.labels or ()]

@@ -30,9 +30,18 @@ class Table:
     rows: int
 
 
-def from_records(records: Sequence[Any], schema: Schema) -> Table:
-    """Turn objects ``{column: value}`` into a table; raises RequestError naming row and column."""
-    _some(records)
+def from_records(records: Sequence[Any], schema: Schema, most: int | None = MAXIMUM_ROWS) -> Table:
+    """Turn objects ``{column: value}`` into a table.
+
+    Args:
+        records: one object per row.
+        schema: what the model wants.
+        most: so many rows at most; None takes any number.
+
+    Raises:
+        RequestError: naming row and column.
+    """
+    _some(records, most)
     names = schema.names
     wanted = set(names)
     for row, record in enumerate(records):
@@ -54,7 +63,7 @@ def from_rows(rows: Sequence[Any], columns: Sequence[str], schema: Schema) -> Ta
     Raises:
         RequestError: naming row and column, both counted from 0.
     """
-    _some(rows)
+    _some(rows, MAXIMUM_ROWS)
     for row, values in enumerate(rows):
         if not isinstance(values, list):
             raise RequestError(f"row {row}: wants a list of values, found {_shown(values)}")
@@ -64,6 +73,21 @@ def from_rows(rows: Sequence[Any], columns: Sequence[str], schema: Schema) -> Ta
             )
     transposed = dict(zip(columns, zip(*rows, strict=True), strict=True))
     return _checked({name: list(transposed[name]) for name in schema.names}, schema)
+
+
+def from_columns(columns: Mapping[str, Sequence[Any]], schema: Schema) -> Table:
+    """Turn columns of one length, of any number of rows, into a table.
+
+    Raises:
+        RequestError: naming row and column.
+    """
+    check_columns(columns, schema)
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) != 1:
+        shown = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
+        raise RequestError(f"columns: want one number of values, and {shown}")
+    _some(columns[schema.names[0]], None)
+    return _checked({name: list(columns[name]) for name in schema.names}, schema)
 
 
 def check_columns(columns: Iterable[Any], schema: Schema) -> list[str]:
@@ -110,10 +134,10 @@ def _repeats(names: list[str]) -> bool:
     return len(set(names)) != len(names)
 
 
-def _some(rows: Sequence[Any]) -> None:
+def _some(rows: Sequence[Any], most: int | None) -> None:
     if not rows:
         raise RequestError("data holds no row; send at least one")
-    if len(rows) > MAXIMUM_ROWS:
+    if most is not None and len(rows) > most:
         raise too_many_rows(len(rows))
 
 
