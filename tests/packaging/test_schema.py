@@ -4,12 +4,12 @@ from pathlib import Path
 
 from mlops_assets.files import digest_file
 from mlops_assets.packaging.schema import describe
-from tests.bundles import classifier, exported
+from tests.bundles import classifier, exported_classifier
 from tests.packages import registered
 
 
 def test_all_that_a_program_needs_to_ask_the_model(tmp_path: Path) -> None:
-    version = registered(exported(tmp_path, ranges="warn"))
+    version = registered(exported_classifier(tmp_path, ranges="warn"))
     assert describe(version.bundle, 7) == {
         "model": "tiny",
         "version": 7,
