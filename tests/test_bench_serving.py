@@ -14,7 +14,7 @@ import pytest
 from resources.environment import checkout
 from tests.bench.serving.load import Load, LoadError, measure, median, parse
 from tests.bench.serving.plan import Plan
-from tests.bench.serving.report import Measured, as_json, fail_on, failures, tables
+from tests.bench.serving.report import Measured, as_json, fail_on, failures, ratios, tables
 from tests.bench.serving.running import Memory, ServerError, same, started
 from tests.bench.serving.servers import PEERS, REQUIREMENTS, Server, floor
 
@@ -33,7 +33,9 @@ def test_reads_what_wrk_printed() -> None:
     figures = {"requests": 500, "microseconds": 2_000_000, "p50": 1500.0, "p99": 90_000.5}
     errors = {"connect": 0, "read": 3, "write": 0, "timeout": 0, "not 2xx": 1}
     text = "Running 2s test\n" + json.dumps({**figures, "errors": errors}) + "\n"
-    assert parse(text) == Load(250.0, 1.5, 90.0005, {"read": 3, "not 2xx": 1})
+    load = parse(text)
+    assert (load.requests, load.rate, load.p50, load.p99) == (500, 250.0, 1.5, 90.0005)
+    assert load.errors == {"read": 3, "not 2xx": 1}
 
 
 @pytest.mark.parametrize("text", ["", "unable to connect", "[]", '{"requests": 1}'])
@@ -43,8 +45,10 @@ def test_no_figures_are_an_error(text: str) -> None:
 
 
 def test_the_median_hides_no_error() -> None:
-    loads = [Load(1, 9, 9, {}), Load(3, 1, 1, {"read": 1}), Load(2, 2, 7, {"read": 2})]
-    assert median(loads) == Load(2, 2, 7, {"read": 3})
+    loads = [Load(10, 1, 9, 9, {}), Load(30, 3, 1, 1, {"read": 1}), Load(20, 2, 2, 7, {"read": 2})]
+    found = median(loads)
+    assert (found.rate, found.p50, found.p99) == (2, 2, 7)
+    assert (found.requests, found.errors) == (60, {"read": 3})
 
 
 def test_tables_compare_with_the_first() -> None:
@@ -53,7 +57,8 @@ def test_tables_compare_with_the_first() -> None:
     assert lines[0].startswith("diabetes, 1 row ")
     (row,) = (line for line in lines if line.startswith("theirs  ") and "1000" in line)
     assert re.fullmatch(r"theirs +1000 +1000 +1\.50 +1\.50 +22\.2 +22\.2 +3\.00 +3\.00", row)
-    assert re.fullmatch(r"theirs +0\.25 +200 +100 +150", lines[-1])
+    assert re.fullmatch(r"theirs +0\.25 +200 +100 +150 +0\.321", lines[-1])
+    assert ratios(servers, "ours", "theirs", PLAN).endswith(": 3.00 at 1, 3.00 at 8")
     assert failures("diabetes", servers) == [
         f"diabetes, theirs, 1 rows, {n} connections: {{'not 2xx': 4}}" for n in (1, 8)
     ]
@@ -109,15 +114,16 @@ def test_a_server_that_ends_is_named_with_its_log(server: Server, tmp_path: Path
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="`make wrk` installs it")
 def test_wrk_posts_the_body_and_counts_what_went_wrong(server: Server, tmp_path: Path) -> None:
-    with started(server, tmp_path, 1, [0.0]):
-        load = measure(server.url, server.bodies[1], server.headers, 2, 1)
+    with started(server, tmp_path, 1, [0.0]) as running:
+        load = measure(server.url, server.bodies[1], server.headers, 2, 1, running.cpu_seconds)
     assert load.rate > 0
     assert 0 < load.p50 <= load.p99
     assert load.errors == {}
+    assert 0 < load.cpu < 1000 / load.rate * 2
     picky = replace(server, command=(sys.executable, "-c", PICKY, str(server.port)))
-    with started(picky, tmp_path, 1, [0.0]):
-        right = measure(picky.url, picky.bodies[1], picky.headers, 1, 1)
-        wrong = measure(picky.url, picky.bodies[1], {}, 1, 1)
+    with started(picky, tmp_path, 1, [0.0]) as running:
+        right = measure(picky.url, picky.bodies[1], picky.headers, 1, 1, running.cpu_seconds)
+        wrong = measure(picky.url, picky.bodies[1], {}, 1, 1, running.cpu_seconds)
     assert right.errors == {}
     assert wrong.errors["not 2xx"] > 0
 
@@ -156,6 +162,6 @@ def test_peers_have_the_packages_that_models_were_made_with(peer: str) -> None:
 
 
 def _measured(name: str, rate: float, errors: dict[str, int] | None = None) -> Measured:
-    load = Load(rate, 1.5, 22.22, errors or {})
+    load = Load(100, rate, 1.5, 22.22, errors or {}, 0.3214)
     memory = Memory(200, 100, 150)
     return Measured(name, 0.25, {(1, 1): [load], (1, 8): [load]}, memory)

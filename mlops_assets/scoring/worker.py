@@ -38,6 +38,8 @@ from mlops_assets.scoring.supervisor import read_settings
 
 #: Seconds for requests in flight when the worker is asked to end.
 GRACE_SECONDS = 5
+#: Connections accepted in one turn of the event loop.
+ACCEPTED_AT_ONCE = 16
 #: Between two looks of the other workers at what this one counted.
 COUNT_SECONDS = 1.0
 
@@ -106,9 +108,19 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:
-        uvicorn.Server(config).run(sockets=[socket.socket(fileno=listening)])
+        uvicorn.Server(config).run(sockets=_listeners(listening))
     finally:
         ack_path(folder, os.getpid()).unlink(missing_ok=True)
+
+
+def _listeners(listening: int) -> list[socket.socket]:
+    """The listening socket, under several descriptors.
+
+    The loop accepts one connection per descriptor in a turn, and answers all that it has before
+    the next: of clients that come together the last would wait as many turns as there are others.
+    """
+    first = socket.socket(fileno=listening)
+    return [first, *(first.dup() for _ in range(ACCEPTED_AT_ONCE - 1))]
 
 
 async def _write_counts(metrics: Metrics) -> None:

@@ -1,10 +1,11 @@
 """`make bench-serving`: this server beside what others serve the same model with.
 
-One machine, one worker each, one thread for OpenMP and BLAS, wrk on 127.0.0.1. Ours checks keys
-and every value against the contract, counts, and gives each request an id; the others do none of
-that. All answer the same rows with the same predictions, or nothing is measured. In each round
-every server is measured in turn, in alternating order, so that a change of the machine's speed
-meets all of them; the medians of the rounds are compared.
+One machine, one worker each, one thread for OpenMP and BLAS, wrk on 127.0.0.1. Ours has
+everything on: it checks keys and every value against the contract, counts, gives each request an
+id, and answers a classifier's probabilities too; the others do what their users have, and answer
+predictions alone. All give the same predictions for the same rows, or nothing is measured. In
+each round every server is measured in turn, in alternating order, so that a change of the
+machine's speed meets all of them; the medians of the rounds are compared.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tests.bench.serving import report
 from tests.bench.serving.plan import arguments, heading, plan_of
 from tests.bench.serving.releases import PICKLED, release
 from tests.bench.serving.rounds import expected, in_turn
-from tests.bench.serving.servers import PEERS, REQUIREMENTS, line_up
+from tests.bench.serving.servers import FASTAPI, PEERS, REQUIREMENTS, line_up
 
 
 def main() -> None:
@@ -40,6 +41,9 @@ def main() -> None:
             servers = line_up(versions, place, plan.rows)
             measured = in_turn(servers, expected(released[model], plan.rows), place, plan)
             print("\n" + report.tables(model, measured, plan, "ours / this"), flush=True)
+            if len(versions) > 1:
+                pickled = servers[1].name
+                print("\n" + report.ratios(measured, pickled, FASTAPI, plan), flush=True)
             found += report.as_json(model, measured)
             failures += report.failures(model, measured)
     print(f"\n{time.perf_counter() - begin:.0f} s in all")

@@ -11,7 +11,7 @@ from tests.bench.serving.load import Load, median
 from tests.bench.serving.plan import Plan
 from tests.bench.serving.running import Memory
 
-NAME, WIDTH, HEAD = 26, 7, 14
+NAME, WIDTH, HEAD = 26, 7, 17
 
 
 @dataclass
@@ -29,6 +29,11 @@ class Measured:
     def load(self, rows: int, connections: int) -> Load:
         """The median of the rounds."""
         return median(self.rounds[rows, connections])
+
+    def cpu(self, rows: int) -> float:
+        """Milliseconds of CPU per request, whatever the number of connections."""
+        found = [load for key, loads in self.rounds.items() if key[0] == rows for load in loads]
+        return median(found).cpu
 
 
 def failures(model: str, servers: list[Measured]) -> list[str]:
@@ -57,7 +62,20 @@ def tables(model: str, servers: list[Measured], plan: Plan, ratio: str) -> str:
         ratio: what to call the first one's requests/s divided by another's.
     """
     parts = [_loads(model, servers, rows, plan.connections, ratio) for rows in plan.rows]
-    return "\n\n".join([*parts, _processes(model, servers)])
+    return "\n\n".join([*parts, _processes(model, servers, plan.rows)])
+
+
+def ratios(servers: list[Measured], one: str, other: str, plan: Plan) -> str:
+    """Requests/s of one server divided by another's, a line per number of rows."""
+    named = {server.name: server for server in servers}
+    lines: list[str] = []
+    for rows in plan.rows:
+        found = [
+            f"{named[one].load(rows, c).rate / named[other].load(rows, c).rate:.2f} at {c}"
+            for c in plan.connections
+        ]
+        lines.append(f"{one} / {other}, rows {rows}, by connections: {', '.join(found)}")
+    return "\n".join(lines)
 
 
 def _loads(
@@ -82,17 +100,18 @@ def _loads(
     return "\n".join(lines)
 
 
-def _processes(model: str, servers: list[Measured]) -> str:
+def _processes(model: str, servers: list[Measured], rows: list[int]) -> str:
     lines = [
         f"{model + ', processes':{NAME}}{'first answer, s':>16}{'worker RSS, MB':>16}"
         f"{'USS, MB':>10}{'all, USS, MB':>14}"
+        + "".join(f"{f'CPU ms, rows {count}':>18}" for count in rows)
     ]
     for server in servers:
         assert server.memory is not None
         m = server.memory
         lines.append(
             f"{server.name:{NAME}}{server.first_answer:16.2f}{m.rss:16.0f}{m.uss:10.0f}"
-            f"{m.all_uss:14.0f}"
+            f"{m.all_uss:14.0f}" + "".join(f"{server.cpu(count):18.3f}" for count in rows)
         )
     return "\n".join(lines)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.scoring.predictor import Predictor
-from tests.bench.serving.load import measure
+from tests.bench.serving.load import Load, measure
 from tests.bench.serving.plan import Plan
 from tests.bench.serving.releases import Released
 from tests.bench.serving.report import Measured
 from tests.bench.serving.running import Running, started
 from tests.bench.serving.servers import FLOOR, Server
 
-WARM_UP = {"connections": 8, "seconds": 1}
+WARM_UP_CONNECTIONS, WARM_UP_SECONDS = 8, 1
 #: Servers that were started once: their files are in the disk's cache, their byte code is written.
 _known: set[str] = set()
 
@@ -66,7 +66,7 @@ def _start(
     running = stack.enter_context(started(server, folder, least, right[least]))
     for rows, predictions in right.items():
         running.check(rows, predictions)
-    measure(server.url, server.bodies[least], server.headers, **WARM_UP)
+    _ask(running, least, WARM_UP_CONNECTIONS, WARM_UP_SECONDS)
     _say(f"{server.name}: first answer after {running.first_answer:.2f} s")
     return running
 
@@ -75,11 +75,15 @@ def _round(pairs: list[tuple[Running, Measured]], plan: Plan) -> None:
     for rows in plan.rows:
         for connections in plan.connections:
             for one, found in pairs:
-                server = one.server
-                load = measure(
-                    server.url, server.bodies[rows], server.headers, connections, plan.seconds
-                )
+                load = _ask(one, rows, connections, plan.seconds)
                 found.rounds.setdefault((rows, connections), []).append(load)
+
+
+def _ask(one: Running, rows: int, connections: int, seconds: int) -> Load:
+    server = one.server
+    return measure(
+        server.url, server.bodies[rows], server.headers, connections, seconds, one.cpu_seconds
+    )
 
 
 def _say(text: str) -> None:

@@ -81,6 +81,11 @@ class Running:
         worker = max(found, key=lambda info: info.uss)
         return Memory(worker.rss / 1e6, worker.uss / 1e6, sum(info.uss for info in found) / 1e6)
 
+    def cpu_seconds(self) -> float:
+        """What its processes have computed since they started."""
+        times = [process.cpu_times() for process in self._tree()]
+        return sum(time.user + time.system for time in times)
+
     def end(self) -> None:
         """End the server and all that it started."""
         processes = self._tree()

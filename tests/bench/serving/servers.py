@@ -146,7 +146,7 @@ def _fastapi(pickle: Path, bodies: dict[int, Path]) -> Server:
         "--no-access-log",
     )
     command = (_python("fastapi"), "-m", "uvicorn", "fastapi_app:app", *options)
-    return Server("FastAPI, pickle", command, port, "/score", bodies, {"MODEL": str(pickle)})
+    return Server(FASTAPI, command, port, "/score", bodies, {"MODEL": str(pickle)})
 
 
 def floor(bodies: dict[int, Path]) -> Server:
@@ -156,8 +156,8 @@ def floor(bodies: dict[int, Path]) -> Server:
     return Server(FLOOR, command, port, "/", bodies, {"PYTHONPATH": str(checkout())})
 
 
-#: The server that scores nothing.
-FLOOR = "uvicorn, constant answer"
+#: The server that scores nothing, and the one that does what ours does without the rest.
+FLOOR, FASTAPI = "uvicorn, constant answer", "FastAPI, pickle"
 
 
 def _python(peer: str) -> str:
