@@ -130,7 +130,7 @@ def classifier(root: Path, version: int = 1) -> VersionRef:
     return VersionRef("tiny", version, digest, bundle)
 
 
-def exported(root: Path, ranges: str = "ignore") -> VersionRef:
+def exported_classifier(root: Path, ranges: str = "ignore") -> VersionRef:
     """The classifier, served from ONNX."""
     from mlops_assets.training.onnx_export import convert
 

@@ -8,7 +8,7 @@ from mlops_assets.files import read_json
 from mlops_assets.packaging.trial import Trial, bodies_of, differences, try_out
 from mlops_assets.packaging.wheel import Wheel
 from resources.registry import Version
-from tests.bundles import broken, classifier, exported
+from tests.bundles import broken, classifier, exported_classifier
 from tests.packages import built, registered
 
 #: Outside the contract of the colours.
@@ -25,7 +25,7 @@ def tried(version: Version, wheel: Path, folder: Path, *bodies: object) -> Trial
     return try_out(Wheel(version, 0), wheel, asked, folder / "environment")
 
 
-@pytest.mark.parametrize("make", [exported, classifier])
+@pytest.mark.parametrize("make", [exported_classifier, classifier])
 def test_a_wheel_answers_as_the_endpoint_does(make: type, tmp_path: Path) -> None:
     version = registered(make(tmp_path))
     sample = len(read_json(version.bundle / "sample.json")["input"])
@@ -34,8 +34,8 @@ def test_a_wheel_answers_as_the_endpoint_does(make: type, tmp_path: Path) -> Non
 
 
 def test_a_wheel_of_another_version_is_found_out(tmp_path: Path) -> None:
-    version = registered(exported(tmp_path / "one", ranges="warn"))
-    other = registered(exported(tmp_path / "other", ranges="ignore"))
+    version = registered(exported_classifier(tmp_path / "one", ranges="warn"))
+    other = registered(exported_classifier(tmp_path / "other", ranges="ignore"))
     found = tried(version, built(other, tmp_path / "built"), tmp_path, GREEN)
     assert found.outcome == "different"
     assert found.reason.startswith('answer: the endpoint says {"predictions": ["low"]')
@@ -43,8 +43,8 @@ def test_a_wheel_of_another_version_is_found_out(tmp_path: Path) -> None:
 
 
 def test_a_wheel_that_gives_no_answer_is_found_out(tmp_path: Path) -> None:
-    version = registered(exported(tmp_path / "one"))
-    other = registered(exported(tmp_path / "other", ranges="refuse"))
+    version = registered(exported_classifier(tmp_path / "one"))
+    other = registered(exported_classifier(tmp_path / "other", ranges="refuse"))
     found = tried(version, built(other, tmp_path / "built"), tmp_path, GREEN)
     assert found.outcome == "different"
     assert "RequestError: row 0, column 'colour': 'green' is none of" in found.reason
@@ -55,7 +55,7 @@ def test_without_what_it_depends_on_it_is_not_tried(
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    version = registered(exported(tmp_path), packages={"onnxruntime": "99.0"})
+    version = registered(exported_classifier(tmp_path), packages={"onnxruntime": "99.0"})
     found = tried(version, built(version, tmp_path / "built"), tmp_path)
     assert found.outcome == "not_tried"
     assert "tiny_model-1.0.0-py3-none-any.whl cannot be installed here" in found.reason

@@ -15,7 +15,7 @@ from mlops_assets.packaging.sources import SourceError, write_runtime
 from mlops_assets.packaging.wheel import Wheel, WheelError
 from mlops_assets.release import installed_packages
 from resources.clean_environment import install
-from tests.bundles import classifier, exported
+from tests.bundles import classifier, exported_classifier
 from tests.packages import built, members, registered
 
 ROWS = [{"size": 12.5, "colour": "red"}, {"size": 50.0, "colour": None}]
@@ -26,7 +26,7 @@ THERE = {"flatbuffers", "numpy", "onnxruntime", "packaging", "protobuf", "tiny-m
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    return built(registered(exported(folder)), folder / "built")
+    return built(registered(exported_classifier(folder)), folder / "built")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_the_same_version_gives_the_same_bytes(
         monkeypatch.setenv(name, value)
     before = os.umask(0o077)
     try:
-        again = built(registered(exported(tmp_path / "bundles")), tmp_path / "built")
+        again = built(registered(exported_classifier(tmp_path / "bundles")), tmp_path / "built")
     finally:
         os.umask(before)
     assert again.name == wheel.name == "tiny_model-1.0.0-py3-none-any.whl"
@@ -207,7 +207,7 @@ def test_type_checkers_know_the_columns(python: Path, tmp_path: Path) -> None:
 
 
 def test_a_project_that_is_refused(tmp_path: Path) -> None:
-    version = registered(exported(tmp_path), packages={"onnxruntime": "no version"})
+    version = registered(exported_classifier(tmp_path), packages={"onnxruntime": "no version"})
     with pytest.raises(WheelError, match=r"tiny_model-1\.0\.0.* cannot be built: .*onnxruntime"):
         built(version, tmp_path / "built")
 
@@ -222,7 +222,7 @@ def test_a_platform_that_cannot_be_copied(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_names(tmp_path: Path) -> None:
-    made = registered(exported(tmp_path))
+    made = registered(exported_classifier(tmp_path))
     wheel = Wheel(made, 3)
     assert (wheel.distribution, wheel.package, wheel.number) == (
         "tiny-model",

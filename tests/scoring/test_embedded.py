@@ -14,14 +14,14 @@ import pytest
 from mlops_assets.scoring.embedded import Embedded
 from mlops_assets.scoring.errors import IntegrityError, RequestError
 from mlops_assets.scoring.table import MAXIMUM_ROWS
-from tests.bundles import NUMBERS, Sum, classifier, exported, regression, write_manifest
+from tests.bundles import NUMBERS, Sum, classifier, exported_classifier, regression, write_manifest
 
 ROWS = [{"size": 12.5, "colour": "red"}, {"size": 50.0, "colour": None}]
 
 
 @pytest.fixture(scope="module")
 def penguins(tmp_path_factory: pytest.TempPathFactory) -> Embedded:
-    made = exported(tmp_path_factory.mktemp("exported"))
+    made = exported_classifier(tmp_path_factory.mktemp("exported"))
     return Embedded(made.bundle, made.digest)
 
 
@@ -34,7 +34,7 @@ def test_the_answer_is_the_endpoints(penguins: Embedded) -> None:
     assert set(answer) == {"predictions", "probabilities"}
 
 
-@pytest.mark.parametrize("make", [exported, classifier])
+@pytest.mark.parametrize("make", [exported_classifier, classifier])
 def test_columns_are_taken_as_records_are(tmp_path: Path, make: Any) -> None:
     made = make(tmp_path)
     model = Embedded(made.bundle, made.digest)
@@ -71,7 +71,7 @@ def test_what_is_wrong_is_said_with_its_place(penguins: Embedded, rows: Any, mes
 
 
 def test_values_outside_the_contract_are_warned_of(tmp_path: Path) -> None:
-    made = exported(tmp_path, ranges="warn")
+    made = exported_classifier(tmp_path, ranges="warn")
     answer = Embedded(made.bundle, made.digest).predict([{"size": 101.0, "colour": "green"}])
     assert answer["warnings"] == [
         "row 0, column 'size': 101.0 is outside the contract's range 0 to 100",
@@ -122,7 +122,7 @@ def test_it_is_loaded_once_by_many_threads_and_not_before(tmp_path: Path) -> Non
 
 
 def test_files_that_were_changed_are_not_loaded(tmp_path: Path) -> None:
-    made = exported(tmp_path)
+    made = exported_classifier(tmp_path)
     (made.bundle / "model.pkl").unlink()  # a package leaves out what it does not serve from
     assert Embedded(made.bundle, made.digest).predict(ROWS)
     file = made.bundle / "model.onnx"
