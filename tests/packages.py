@@ -37,7 +37,7 @@ def built(version: Version, folder: Path, revision: int = 0) -> Path:
     """The version's wheel, in a folder that is not there yet."""
     folder.mkdir(parents=True)
     wheel = Wheel(version, revision)
-    return wheel.build(describe(version.bundle, version.version), folder / "project", folder)
+    return wheel.build(describe(version), folder / "project", folder)
 
 
 def members(wheel: Path) -> dict[str, bytes]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from mlops_assets.files import digest_file, read_json
 from mlops_assets.scoring.predictor import MANIFEST, ONNX, SAMPLE
-from mlops_assets.scoring.schema import Feature, Schema
+from mlops_assets.scoring.schema import Schema
+from resources.registry import Version
 
 #: What a tensor's type is called here, as in JavaScript and numpy, by ONNX's own name.
 _TYPES = {
@@ -24,36 +25,36 @@ _TYPES = {
 _MISSING = {"float32": "NaN", "float64": "NaN", "string": ""}
 
 
-def describe(bundle: Path, version: int) -> dict[str, Any]:
-    """The content of ``schema.json`` for a version's bundle.
+def describe(version: Version) -> dict[str, Any]:
+    """The content of a version's ``schema.json``.
 
     Returns:
-        ``features`` in training order, each with its ``tensor`` where the version has a
-        ``model.onnx``; ``onnx`` with the file's digest and its outputs, else None.
+        ``features`` in training order, each with its ``tensor`` where the version serves from
+        ONNX; ``onnx`` with the file's digest and its outputs, else None.
     """
-    manifest = read_json(bundle / MANIFEST)
-    schema = Schema.from_manifest(manifest)
-    tensors, onnx = _onnx(bundle / ONNX, schema) if (bundle / ONNX).is_file() else ({}, None)
+    bundle = version.bundle
+    schema = Schema.from_manifest(read_json(bundle / MANIFEST))
+    features, onnx = [feature.to_dict() for feature in schema.features], None
+    if version.manifest.serving.format == "onnx":
+        tensors, onnx = _onnx(bundle / ONNX, schema)
+        for feature in features:
+            feature["tensor"] = _for_feature(tensors[feature["name"]], feature["nullable"])
     return {
         "model": schema.model,
-        "version": version,
-        "digest": digest_file(bundle / MANIFEST),
+        "version": version.version,
+        "digest": version.digest,
         "task": schema.task,
         "target": schema.target,
         "labels": None if schema.labels is None else list(schema.labels),
         "probabilities": read_json(bundle / SAMPLE).get("probabilities") is not None,
         "ranges": schema.ranges,
-        "features": [_feature(feature, tensors.get(feature.name)) for feature in schema.features],
+        "features": features,
         "onnx": onnx,
     }
 
 
-def _feature(feature: Feature, tensor: dict[str, Any] | None) -> dict[str, Any]:
-    described = feature.to_dict()
-    if tensor is not None:
-        missing = _MISSING.get(tensor["type"]) if feature.nullable else None
-        described["tensor"] = {**tensor, "missing": missing}
-    return described
+def _for_feature(tensor: dict[str, Any], nullable: bool) -> dict[str, Any]:
+    return {**tensor, "missing": _MISSING.get(tensor["type"]) if nullable else None}
 
 
 def _onnx(path: Path, schema: Schema) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -136,7 +136,7 @@ def changed(folder: Path, files: dict[str, str]) -> list[str]:
 def _build(wheel: Wheel, scratch: Path) -> Made:
     version, folder = wheel.version, scratch / "package"
     folder.mkdir(parents=True)
-    schema = describe(version.bundle, version.version)
+    schema = describe(version)
     wheel.build(schema, scratch / "project", folder)
     name = f"{version.model}-{version.version}"
     if schema["onnx"] is not None:

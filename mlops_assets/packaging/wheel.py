@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.errors import UserError
-from mlops_assets.files import read_json, to_json
+from mlops_assets.files import to_json
 from mlops_assets.packaging.sources import write_interface, write_runtime
-from mlops_assets.scoring.predictor import MANIFEST, MODELS, Format
+from mlops_assets.scoring.predictor import MANIFEST, MODELS
 from resources.registry import Version
 
 CARD, SCHEMA, REQUIREMENTS = "MODEL_CARD.md", "schema.json", "requirements.txt"
@@ -123,7 +123,7 @@ class Wheel:
         bundle.mkdir(parents=True)
         write_runtime(package)
         write_interface(package, schema, self.distribution, self.number)
-        for name in (MANIFEST, MODELS[serving_format(self.version)], CARD):
+        for name in (MANIFEST, MODELS[self.version.manifest.serving.format], CARD):
             shutil.copyfile(self.version.bundle / name, bundle / name)
         (bundle / SCHEMA).write_text(to_json(schema), "utf-8")
         shutil.copyfile(bundle / CARD, folder / CARD)
@@ -140,18 +140,13 @@ class Wheel:
         (folder / "pyproject.toml").write_text(project, "utf-8")
 
 
-def serving_format(version: Version) -> Format:
-    """``onnx`` or ``pickle``: what a version serves from."""
-    return read_json(version.bundle / MANIFEST).get("serving", {}).get("format", "pickle")
-
-
 def dependencies(version: Version) -> list[str]:
     """What the wheel needs to predict.
 
     ONNX is read by every later runtime, and was compared with the estimator under the one that is
     named. A pickle is for the very packages that it was written with.
     """
-    if serving_format(version) == "onnx":
+    if version.manifest.serving.format == "onnx":
         return [NUMPY, f"onnxruntime>={version.manifest.packages['onnxruntime']}"]
     return (version.bundle / REQUIREMENTS).read_text("utf-8").split()
 
@@ -162,7 +157,7 @@ def _serve() -> list[str]:
 
 
 def _python(version: Version) -> str:
-    if serving_format(version) == "onnx":
+    if version.manifest.serving.format == "onnx":
         return ">=3.11"
     # Functions of the model's own lie in the pickle as byte code, which each Python has its own of.
     return f"=={'.'.join(version.manifest.python.split('.')[:2])}.*"
