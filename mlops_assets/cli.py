@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import click
@@ -193,6 +194,29 @@ def stop() -> None:
     profile = load_profile()
     ended = [*page.stop(profile), *Serving(profile).stop()]
     click.echo(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the documents go, such as environments/azure.",
+)
+def convert(files: tuple[Path, ...], folder: Path) -> None:
+    """Turn deployment files of Azure ML's SDK v1 into documents of v2.
+
+    FILES are YAML or JSON: one for ACI, one for AKS, one of inference, or some of them. A table
+    says of every value whether it was kept, changed by a default, lost or misspelt.
+    """
+    from mlops_assets import convert as conversion
+
+    made = conversion.convert(files, folder)
+    written = conversion.write(made, folder)
+    click.echo(made.report)
+    click.echo("\n".join(f"wrote {path}" for path in written))
 
 
 def _decide(
