@@ -8,6 +8,7 @@ did. What v1 read is ``azureml._model_management._util.deploy_config_dict_to_obj
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -189,8 +190,9 @@ def _autoscaler(
         if found.value is None:
             book.default(found, f"{place}.{field}", default, v2)
         else:
-            refused = "v1 refused it without autoscaleEnabled: true" if not enabled.value else ""
-            book.keep(found, f"{place}.{field} = {found.value}", refused)
+            if not enabled.value:
+                found = replace(found, note="v1 refused it without autoscaleEnabled: true")
+            book.keep(found, f"{place}.{field} = {found.value}")
     if scale["min_instances"] > scale["max_instances"]:
         found = bounds["minReplicas"] if bounds["minReplicas"].entry else bounds["maxReplicas"]
         book.problem(

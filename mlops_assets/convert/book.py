@@ -142,14 +142,17 @@ class Book:
 
     def read_as(self, entry: Entry, went: str, reason: str) -> None:
         """An entry under another key than v1's, whose meaning is plain."""
-        self._left.pop(entry.path, None)
-        self._row(Found(entry.key, entry, entry.value), went, "read as", reason)
+        self._row(self.claim(entry), went, "read as", reason)
 
     def lose_below(self, path: KeyPath, reason: str) -> None:
         """All that is left below a place goes nowhere."""
-        for entry in [e for p, e in self._left.items() if p[: len(path)] == path]:
-            del self._left[entry.path]
-            self.lose(Found(entry.key, entry, None), reason)
+        for entry in self.below(path):
+            self.lose(self.claim(entry), reason)
+
+    def claim(self, entry: Entry) -> Found:
+        """Take an entry as it stands."""
+        self._left.pop(entry.path, None)
+        return Found(entry.key, entry, entry.value)
 
     def below(self, path: KeyPath) -> list[Entry]:
         """What is left below a place, still to be taken."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from mlops_assets.convert import aci, aks, inference
 from mlops_assets.convert.book import Book
 from mlops_assets.convert.read import Entry, Source, read_source
-from mlops_assets.convert.report import plain_name, render
+from mlops_assets.convert.report import FileReport, plain_name, render
 from mlops_assets.errors import UserError
 from mlops_assets.files import write_atomic
 from mlops_assets.strict import SpecError
@@ -56,8 +56,14 @@ class Conversion:
 
     #: Relative path -> JSON value.
     documents: dict[str, Any]
-    #: Markdown.
-    report: str
+    reports: list[FileReport]
+    #: What v1's files did not hold, and no document can do without.
+    open_ends: list[str]
+
+    @property
+    def report(self) -> str:
+        """All of it, in Markdown."""
+        return render(self.reports, self.open_ends)
 
     def files(self) -> dict[str, str]:
         """Relative path -> text of every file, the report with them."""
@@ -98,7 +104,7 @@ def convert(paths: Sequence[Path], folder: Path) -> Conversion:
         book.close()
     reports = [book.report for book in books.values()]
     open_ends = [end for book in books.values() for end in book.open_ends]
-    return Conversion(documents, render(reports, open_ends))
+    return Conversion(documents, reports, open_ends)
 
 
 def write(conversion: Conversion, folder: Path) -> list[Path]:
