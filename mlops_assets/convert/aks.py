@@ -183,7 +183,11 @@ def _autoscaler(
         )
     else:
         book.keep(enabled, written)
-    book.lose(replicas, "none: v1's documentation says that the autoscaler runs then")
+    if replicas.value == 0:
+        note = "v1's documentation says that the autoscaler runs then, its parser refused it"
+        book.keep(replace(replicas, note=note), written)
+    elif replicas.value is None:
+        book.lose(replicas, "v1 took it as absent")
     for key, (field, default, v2) in _SCALE.items():
         found = bounds[key]
         scale[field] = default if found.value is None else found.value

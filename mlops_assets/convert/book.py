@@ -54,6 +54,9 @@ _OTHER_NAMES = {
 }
 
 
+_WISHED = "if you want it, write it into the document"
+
+
 @dataclass(frozen=True)
 class Found:
     """A key that a converter asked for."""
@@ -169,6 +172,8 @@ class Book:
         Raises:
             SpecError: with every problem of the file.
         """
+        for key in ("tags", "properties", "description"):
+            self.lose_below((key,), f"v1 took it from its command line alone; {_WISHED}")
         for entry in list(self._left.values()):
             self._explain(entry)
         for entry in self.source.overwritten:
@@ -192,7 +197,7 @@ class Book:
             return
         meant = self._meant(entry.path)
         if meant is None:
-            self._row(found, "", "lost", "v1 never read it, and v2 has no such key; remove it")
+            self._row(found, "", "lost", f"v1 never read it; {_WISHED}")
             return
         ran = self._ran[meant]
         effect = f"v1 ran without it: {ran}" if ran else "v1 ran without it"
@@ -200,8 +205,7 @@ class Book:
             found,
             "",
             "misspelt",
-            f"v1 never read it; {meant} is probably meant. {effect}. If you want it, change it "
-            "in the document",
+            f"v1 never read it; {meant} is probably meant. {effect}; {_WISHED}",
             secret=is_secret(meant.split("."), entry.value),
         )
 

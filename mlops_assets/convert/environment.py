@@ -117,7 +117,7 @@ def _image_of(book: Book, image: Found, address: Found, secrets: list[str]) -> s
     for key in secrets:
         book.lose(
             book.take(key, values.anything),
-            "a secret; give the workspace's identity AcrPull, or make a connection to it",
+            "part of a login; give the workspace's identity AcrPull, or make a connection to it",
         )
     if image.value is None:
         book.lose(image, "v1 took it as absent")
