@@ -220,6 +220,29 @@ def stop() -> None:
     click.echo(f"ended: {', '.join(ended)}" if ended else "nothing was running")
 
 
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the documents go, such as environments/azure.",
+)
+def convert(files: tuple[Path, ...], folder: Path) -> None:
+    """Turn deployment files of Azure ML's SDK v1 into documents of v2.
+
+    FILES are YAML or JSON: one for ACI, one for AKS, one of inference, or some of them. A table
+    says of every value whether it was kept, changed by a default, lost or misspelt.
+    """
+    from mlops_assets import convert as conversion
+
+    made = conversion.convert(files, folder)
+    written = conversion.write(made, folder)
+    click.echo(made.report)
+    click.echo("\n".join(f"wrote {path}" for path in written))
+
+
 def _decide(
     decision: Literal["approved", "rejected"],
     model: str,
