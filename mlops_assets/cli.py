@@ -5,7 +5,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -15,6 +15,9 @@ from mlops_assets.spec import load_model, model_folders
 from mlops_assets.state import ready, seed
 from mlops_assets.strict import SpecError
 from resources.environment import Profile, load_profile, looser_limits
+
+if TYPE_CHECKING:
+    from mlops_assets.scoring.keys import Role
 
 
 class Commands(click.Group):
@@ -153,6 +156,59 @@ def resume(model: str, environment: str) -> None:
 
     steering.resume(profile, model, environment)
     click.echo(f"{model} in {environment} follows the releases again, while the sensors run")
+
+
+@main.command()
+@click.argument("model")
+@click.argument("version", type=int)
+@click.option(
+    "--key",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="PEM file of a private elliptic-curve key: P-256, P-384 or P-521.",
+)
+def sign(model: str, version: int, key: Path) -> None:
+    """Sign a version, for environments whose JSON file asks for `signing`."""
+    from mlops_assets.scoring import signature
+    from mlops_assets.scoring.errors import IntegrityError
+    from mlops_assets.wiring import build_resources
+
+    profile = load_profile()
+    _require_model(profile, model)
+    registry = build_resources(profile)["registry"]
+    found = registry.version(model, version)
+    wrong = found.mismatched()
+    if wrong:
+        raise click.ClickException(f"{model} {version}: not as registered: {', '.join(wrong)}")
+    path = registry.signature(model, version)
+    try:
+        signature.sign(found.bundle, found.digest, key, path)
+    except (signature.SigningError, IntegrityError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{model} {version} is signed: {path}")
+
+
+@main.command("rotate-keys")
+@click.argument("model")
+@click.argument("environment")
+@click.option(
+    "--key",
+    type=click.Choice(["primary", "secondary"]),
+    default="primary",
+    show_default=True,
+    help="Which one is made anew.",
+)
+def rotate_keys(model: str, environment: str, key: "Role") -> None:
+    """Make one of an endpoint's two keys anew; the other one stays valid, nothing restarts."""
+    from resources.serving import Serving
+
+    path = Serving(load_profile()).rotate_key(model, environment, key)
+    other = "secondary" if key == "primary" else "primary"
+    line = 1 if key == "primary" else 2
+    click.echo(
+        f"{model}/{environment}: the new {key} key is line {line} of {path}; "
+        f"the {other} one is as it was"
+    )
 
 
 @main.command()

@@ -65,6 +65,15 @@ class ServerSettings(Strict):
     )
 
 
+class SigningSettings(Strict):
+    """Who must have signed what serves here."""
+
+    public_key: str = Field(
+        pattern=r"^[A-Z][A-Z0-9_]*$",
+        description="Environment variable with the public key: PEM, or the path of a PEM file.",
+    )
+
+
 class Environment(Strict):
     """One file of ``environments/<profile>/``."""
 
@@ -93,6 +102,9 @@ class Environment(Strict):
     )
     local: LocalSettings = Field(default_factory=LocalSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
+    signing: SigningSettings | None = Field(
+        default=None, description="Serve only versions that were signed: `mlops sign`."
+    )
     gates: dict[str, EnvironmentGates] = Field(
         default_factory=dict, description="Per model: stricter limits than model.yaml's."
     )
@@ -237,6 +249,27 @@ def _in_order(folder: Path, environments: list[Environment]) -> tuple[Environmen
         ordered += ready
         waiting = [e for e in waiting if e not in ready]
     return tuple(ordered)
+
+
+def public_key(environment: Environment, variables: Mapping[str, str] | None = None) -> str | None:
+    """The key, as PEM, with which an environment's versions must be signed; None for any or none.
+
+    Raises:
+        SpecError: the variable that the environment names holds none.
+    """
+    if environment.signing is None:
+        return None
+    name = environment.signing.public_key
+    value = (os.environ if variables is None else variables).get(name, "").strip()
+    place = f"{environment.name}.json: signing.public_key: environment variable {name}"
+    if not value:
+        raise SpecError(place, ["is not set; it holds the public key, or a path of it"])
+    if value.startswith("-----BEGIN"):
+        return value + "\n"
+    try:
+        return Path(value).read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise SpecError(place, [f"names {value}: {error}"]) from None
 
 
 def looser_limits(environment: Environment, spec: ModelSpec) -> list[str]:

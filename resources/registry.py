@@ -91,6 +91,10 @@ class Registry(dg.ConfigurableResource, ABC):  # pyright: ignore[reportMissingTy
         """All versions of a model, oldest first."""
 
     @abstractmethod
+    def signature(self, model: str, number: int) -> Path:
+        """Where a version's signature lies, if it was signed; outside its immutable folder."""
+
+    @abstractmethod
     def record(self, model: str, kind: str, content: dict[str, Any]) -> int:
         """Append a record of a kind; returns its number, which only ever grows."""
 
@@ -158,6 +162,10 @@ class LocalRegistry(Registry):
             Version(model, number, self._digest(model, number), folder / str(number))
             for number in numbers
         ]
+
+    def signature(self, model: str, number: int) -> Path:
+        """See Registry.signature."""
+        return self._folder(model) / "signatures" / f"{number}.sig"
 
     def record(self, model: str, kind: str, content: dict[str, Any]) -> int:
         """See Registry.record."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
+from mlops_assets.scoring.keys import Role
 from resources.endpoints.base import (
     Answer,
     Deployment,
@@ -67,6 +69,10 @@ class Serving:
     def status(self, model: str, environment: str) -> EndpointStatus:
         """How one endpoint is."""
         return self._endpoints(environment).status(model, environment)
+
+    def rotate_key(self, model: str, environment: str, role: Role) -> Path:
+        """Make a new primary or secondary key of an endpoint; returns the file of its keys."""
+        return self._endpoints(environment).rotate_key(model, environment, role)
 
     def stop(self) -> list[str]:
         """End the server of every local endpoint; returns the names of those that ran."""

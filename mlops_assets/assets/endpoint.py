@@ -14,10 +14,12 @@ from mlops_assets.references import Endpoint, RegisteredModel
 from mlops_assets.rollout import Rollout, RolloutError, roll_out
 from mlops_assets.runs import RELEASE_TAG, VERSION_TAG, tag_run
 from mlops_assets.samples import Ask, Sample, load_samples, run_samples
+from mlops_assets.scoring.errors import IntegrityError
+from mlops_assets.scoring.signature import Signed, require_signature
 from mlops_assets.strict import SpecError
 from resources.attempts import Attempts, Refused
 from resources.endpoints.base import Answer, EndpointError, Request, VersionRef
-from resources.environment import Environment, Profile
+from resources.environment import Environment, Profile, public_key
 from resources.registry import Registry, RegistryError, Version
 from resources.serving import Serving
 
@@ -100,7 +102,8 @@ def deploy(
                 *promotion(registry, version, environment),
             ]
             _require_open(judged, version, environment, config.override)
-            wanted = VersionRef(model, version.version, version.digest, version.bundle)
+            signed = _required_signature(registry, version, environment)
+            wanted = VersionRef(model, version.version, version.digest, version.bundle, signed)
             rollout = roll_out(
                 target, wanted, samples, traffic=environment.traffic, log=context.log.info
             )
@@ -118,7 +121,7 @@ def deploy(
     except GatesClosedError as error:
         metadata = {"verdicts": dg.MetadataValue.md(table(error.verdicts))}
         raise Refused(str(error), metadata, allow_retries=False) from None
-    except (SpecError, RegistryError, OverrideError) as error:
+    except (SpecError, RegistryError, OverrideError, IntegrityError) as error:
         raise Refused(str(error), allow_retries=False) from None
     except (EndpointError, RolloutError) as error:
         raise dg.Failure(str(error), allow_retries=False) from None
@@ -203,6 +206,21 @@ def _require_open(
         raise OverrideError("an override has a name and a reason: give both `by` and `reason`")
     # Bytes that are not what was registered have no owner who could answer for them.
     require_open(what, [verdict for verdict in judged if verdict.gate == "integrity"])
+
+
+def _required_signature(
+    registry: Registry, version: Version, environment: Environment
+) -> Signed | None:
+    """By whom the version must be signed here, if by anybody; raises IntegrityError if it is not.
+
+    The server checks it too, before it loads the version; here also one that serves already.
+    """
+    key = public_key(environment)
+    if key is None:
+        return None
+    signed = Signed(str(registry.signature(version.model, version.version)), key)
+    require_signature(version.bundle, version.digest, signed)
+    return signed
 
 
 def _record(

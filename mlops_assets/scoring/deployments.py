@@ -26,6 +26,7 @@ from mlops_assets.scoring.metrics import Metrics
 from mlops_assets.scoring.mirror import Mirror
 from mlops_assets.scoring.predictor import SAMPLE, Predictor, checked_bytes, read_manifest
 from mlops_assets.scoring.schema import Schema
+from mlops_assets.scoring.signature import require_signature
 
 #: Seconds between two looks at the wanted state: one system call each.
 POLL_SECONDS = 0.05
@@ -194,9 +195,12 @@ class Deployments:
 
     def _predictor(self, entry: Entry) -> Predictor:
         for deployment in self.serving.deployments.values():
-            if deployment.entry.digest == entry.digest:
+            loaded = deployment.entry
+            if (loaded.digest, loaded.signed) == (entry.digest, entry.signed):
                 return deployment.predictor
         bundle = Path(entry.bundle)
+        if entry.signed is not None:
+            require_signature(bundle, entry.digest, entry.signed)
         predictor = Predictor.load(bundle, entry.digest)
         _warm_up(predictor, bundle)
         return predictor

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.files import to_json, write_atomic
+from mlops_assets.scoring.signature import Signed
 
 GENERATION, ACKS = "generation.json", "acks"
 #: What a worker acknowledges before it has read its first generation.
@@ -34,6 +35,14 @@ class Entry:
     traffic: int = 0
     #: Percent of the requests that are copied to it after they are answered.
     mirror: int = 0
+    #: By whom it must be signed; None where the environment does not ask.
+    signed: Signed | None = None
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Entry:
+        """Read it from JSON; raises TypeError."""
+        signed = value.pop("signed", None)
+        return cls(**value, signed=None if signed is None else Signed(**signed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,7 @@ class GenerationFile:
         except ValueError as error:
             raise self._damaged(error) from None
         try:
-            entries = {name: Entry(**entry) for name, entry in value["deployments"].items()}
+            entries = {name: Entry.from_dict(entry) for name, entry in value["deployments"].items()}
             return Generation(int(value["number"]), entries, value.get("sticky_header"))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise self._damaged(error) from None

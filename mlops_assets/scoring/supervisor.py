@@ -24,6 +24,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from typing import Any
 from mlops_assets.files import to_json, write_atomic
 from mlops_assets.scoring import processes
 from mlops_assets.scoring.generation import ack_path, read_acks
+from mlops_assets.scoring.keys import KEYS
 from mlops_assets.scoring.logs import log_to_stderr
 from mlops_assets.scoring.metrics import COUNTS
 
@@ -47,6 +49,10 @@ BIND_SECONDS = 2.0
 logger = logging.getLogger("supervisor")
 
 
+class ListenError(Exception):
+    """A port that cannot be had; says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How an endpoint is to be served; written by whoever starts the supervisor."""
@@ -54,6 +60,10 @@ class Settings:
     #: A fixed port, or None: the last one if it is free, else any.
     port: int | None = None
     workers: int = 1
+    #: The address that is listened on.
+    host: str = HOST
+    #: File of the keys, below the endpoint's folder; None leaves them to who stands before it.
+    keys: str | None = KEYS
     #: Pages of these origins may ask from a browser.
     cors_origins: tuple[str, ...] = ()
     #: A log line for every request.
@@ -95,21 +105,34 @@ def read_settings(folder: Path) -> Settings:
 class Supervisor:
     """Binds the port and keeps the workers alive."""
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings, failed: Callable[[], bool] = lambda: False
+    ) -> None:
+        """What serves a folder.
+
+        Args:
+            folder: the endpoint's.
+            settings: how it is served.
+            failed: asked now and then; True ends the server.
+        """
         self._folder = folder
         self._settings = settings
+        self._failed = failed
         self._workers: list[_Worker] = []
         self._ending = False
 
-    def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; returns the exit code."""
+    def run(self) -> bool:
+        """Serve until SIGTERM or SIGINT, or until it has failed.
+
+        Returns:
+            Whether it was told to end.
+
+        Raises:
+            ListenError: the port cannot be had.
+        """
         before = read_state(self._folder)
         self._end_leftovers()
-        try:
-            listening = self._bind(before.port if before else None)
-        except OSError as error:
-            logger.error("port %s: %s", self._settings.port, error.strerror)
-            return PORT_TAKEN
+        listening = self._bind(before.port if before else None)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
         state = State(
@@ -120,31 +143,32 @@ class Supervisor:
             self._settings,
         )
         write_atomic(self._folder / STATE, to_json(asdict(state)))
-        logger.info("serving on %s:%d", HOST, state.port)
+        logger.info("serving on %s:%d", self._settings.host, state.port)
         # Nobody writes into the pipe; it closes when this process ends, however it does.
         reading, _writing = os.pipe()
         self._workers = [
             _Worker(self._folder, listening.fileno(), reading, state.id)
             for _ in range(self._settings.workers)
         ]
-        while not self._ending:
+        while not self._ending and not self._failed():
             for worker in self._workers:
                 worker.keep()
             bound_log(self._folder / LOG)
             time.sleep(POLL_SECONDS)
         self._stop_workers()
         logger.info("ended")
-        return 0
+        return self._ending
 
     def _bind(self, preferred: int | None) -> socket.socket:
         """Bind the port; one that a server of ours has just let go may be held a little longer."""
         deadline = time.monotonic() + BIND_SECONDS
         while True:
             try:
-                return bind(self._settings.port, preferred)
+                return bind(self._settings.port, preferred, self._settings.host)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
-                    raise
+                    place = f"port {self._settings.port} of {self._settings.host}"
+                    raise ListenError(f"{place}: {error.strerror}") from None
                 time.sleep(POLL_SECONDS)
 
     def _end(self, *_: Any) -> None:
@@ -226,19 +250,19 @@ class _Worker:
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def bind(port: int | None, preferred: int | None) -> socket.socket:
+def bind(port: int | None, preferred: int | None, host: str = HOST) -> socket.socket:
     """A listening socket on the fixed port, else on the preferred one, else on any free one.
 
     It listens at once: connections wait for the first worker instead of being refused.
 
     Raises:
-        OSError: the fixed port is taken.
+        OSError: the fixed port is taken, or the address is none of this machine's.
     """
     for candidate in [port] if port is not None else [preferred or 0, 0]:
-        listening = socket.socket()
+        listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind((HOST, candidate))
+            listening.bind((host, candidate))
             listening.listen(2048)
         except OSError as error:
             listening.close()
@@ -268,7 +292,13 @@ def main() -> int:
             return ALREADY_SERVED
         # Counters begin with the server, as Prometheus expects.
         shutil.rmtree(folder / COUNTS, ignore_errors=True)
-        return Supervisor(folder, read_settings(folder)).run()
+        settings = read_settings(folder)
+        try:
+            Supervisor(folder, settings).run()
+        except ListenError as error:
+            logger.error("%s", error)
+            return PORT_TAKEN
+        return 0
 
 
 def take(descriptor: int, seconds: float) -> bool:

@@ -29,7 +29,7 @@ from mlops_assets.scoring.generation import (
     ack_path,
     write_ack,
 )
-from mlops_assets.scoring.keys import KEYS, KeyFile
+from mlops_assets.scoring.keys import KeyFile
 from mlops_assets.scoring.logs import log_to_stderr
 from mlops_assets.scoring.metrics import Metrics
 from mlops_assets.scoring.protocol import Limits, Watch
@@ -87,7 +87,7 @@ def serve(
 
     application = Application(
         deployments,
-        KeyFile(folder / KEYS),
+        None if settings.keys is None else KeyFile(folder / settings.keys),
         metrics,
         identity=identity,
         cors_origins=settings.cors_origins,

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from mlops_assets.errors import UserError
+from mlops_assets.scoring.keys import Role
+from mlops_assets.scoring.signature import Signed
 
 
 class EndpointError(UserError):
@@ -26,6 +28,8 @@ class VersionRef:
     #: SHA-256 of the bundle's manifest.
     digest: str
     bundle: Path
+    #: By whom it must be signed; None where the environment does not ask.
+    signed: Signed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +212,17 @@ class Endpoints(ABC, Generic[S]):
     @abstractmethod
     def ask(self, model: str, environment: str, request: Request) -> Answer:
         """Ask whatever serves; waits for no deployer; raises EndpointError if nothing does."""
+
+    @abstractmethod
+    def rotate_key(self, model: str, environment: str, role: Role) -> Path:
+        """Make a new primary or secondary key; the other one stays valid, and no server restarts.
+
+        Returns:
+            The file of the keys.
+
+        Raises:
+            EndpointError: the endpoint has no keys yet.
+        """
 
     @abstractmethod
     def stop(self, model: str, environment: str) -> bool:

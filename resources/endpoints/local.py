@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import httpx
 
 from mlops_assets.scoring.generation import Entry, Generation, GenerationError, GenerationFile
-from mlops_assets.scoring.keys import KEYS
+from mlops_assets.scoring.keys import KEYS, KeyFileError, Role, rotate
 from mlops_assets.scoring.supervisor import HOST, Settings, read_state
 from resources.endpoints.base import (
     Answer,
@@ -106,6 +107,19 @@ class LocalEndpoints(Endpoints[Settings]):
         """Ask whatever serves; see the base class."""
         return LocalTarget(self._server(model, environment)).score(None, request)
 
+    def rotate_key(self, model: str, environment: str, role: Role) -> Path:
+        """Make a new key; see the base class."""
+        path = self._server(model, environment).folder / KEYS
+        if not path.is_file():
+            raise EndpointError(f"{path}: no key; deploy to this endpoint first")
+        try:
+            # Not the deployers' lock: a key that leaked is not to wait for a rollout.
+            with filelock.FileLock(path.with_name("keys.lock")):
+                rotate(path, role)
+        except KeyFileError as error:
+            raise EndpointError(f"{model}/{environment}: {error}") from None
+        return path
+
     def stop(self, model: str, environment: str) -> bool:
         """End an endpoint's server; see the base class."""
         server = self._server(model, environment)
@@ -160,8 +174,11 @@ class LocalTarget:
         """Load a version beside the others; see the protocol."""
         entries = self._read().deployments
         name = _name(version, entries)
-        new = Entry(str(version.bundle), version.digest, version.version)
-        entries = {**entries, name: replace(entries.get(name, new), mirror=mirror)}
+        new = Entry(str(version.bundle), version.digest, version.version, signed=version.signed)
+        entries = {
+            **entries,
+            name: replace(entries.get(name, new), mirror=mirror, signed=version.signed),
+        }
         try:
             errors = self._write(entries)
             if name in errors:

@@ -1,0 +1,192 @@
+"""What can be said to a standalone server, on its command line or by environment variables."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+MODEL_DIR = "AZUREML_MODEL_DIR"
+PORT = 5001
+KEY_VARIABLES = ("MLOPS_PRIMARY_KEY", "MLOPS_SECONDARY_KEY")
+EPILOG = f"""\
+The version comes from --bundle, from --url, or from where {MODEL_DIR} says that Azure ML has
+mounted it; its folder is the first one with a manifest.json, at most two levels down. Its files
+must be what the manifest says, and the manifest what --digest says.
+
+Every request needs one of two keys: from --keys, a key a line, followed when it changes; or from
+the variables that --key-variables names. Without keys the server answers whoever reaches it. That
+has to be said, --no-keys, and is refused unless it listens on this machine alone, or Azure ML
+stands before it and checks keys itself ({MODEL_DIR} is set).
+
+Each option can be given as the variable in [brackets], so that an image needs no other command.
+All that is written goes to --state; the rest of the file system may be read-only.
+
+It ends with 0 when it is told to, by SIGTERM or SIGINT, and else with one line that says why:
+2 wrong options, 3 --state is in use, 4 the port cannot be had, 5 no version found, 6 a file is not
+what it must be, 7 no usable keys, 8 the download failed, 9 the version cannot be loaded.
+"""
+
+
+class Options(argparse.Namespace):
+    """The command line, parsed."""
+
+    bundle: Path | None
+    url: str | None
+    digest: str | None
+    version: int | None
+    public_key: str | None
+    host: str
+    port: int
+    workers: int
+    keys: Path | None
+    key_variables: list[str]
+    no_keys: bool
+    cors_origins: list[str]
+    access_log: bool
+    state: Path | None
+
+
+def parse(arguments: list[str] | None, variables: MutableMapping[str, str]) -> Options:
+    """Read the options; ends the process with 2 if they are none.
+
+    Args:
+        arguments: ``sys.argv`` by default.
+        variables: the environment; what may be secret is removed from it.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m mlops_assets.scoring",
+        description="Serve one version of a model over HTTP.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+    def add(name: str, variable: str, default: str | None = None, **more: Any) -> None:
+        # Empty is unset: not every place can leave a variable out.
+        given = variables.get(variable) or default
+        more["help"] += f" [{variable}]"
+        parser.add_argument(name, default=given, **more)
+
+    def flag(name: str, variable: str, text: str) -> None:
+        add(name, variable, "false", nargs="?", const=True, type=_flag, metavar="", help=text)
+
+    add(
+        "--bundle",
+        "MLOPS_BUNDLE",
+        type=Path,
+        metavar="DIR",
+        help="the version's folder, or one above it",
+    )
+    add(
+        "--url",
+        "MLOPS_BUNDLE_URL",
+        help="an archive of it: https, file, or http from this machine; asks for --digest",
+    )
+    add(
+        "--digest",
+        "MLOPS_BUNDLE_DIGEST",
+        type=_digest,
+        metavar="SHA256",
+        help="of its manifest.json: the version's own",
+    )
+    add(
+        "--version",
+        "MLOPS_BUNDLE_VERSION",
+        type=_version,
+        metavar="N",
+        help="its number; as its folder is named by default",
+    )
+    add(
+        "--public-key",
+        "MLOPS_PUBLIC_KEY",
+        metavar="FILE",
+        help="refuse it unless its model.sig is by this key; PEM, or a file of it",
+    )
+    add("--host", "MLOPS_HOST", "127.0.0.1", help="address to listen on; 127.0.0.1 by default")
+    add(
+        "--port",
+        "MLOPS_PORT",
+        str(PORT),
+        type=_port,
+        help=f"port to listen on; {PORT} by default, 0 is any free one",
+    )
+    add(
+        "--workers",
+        "MLOPS_WORKERS",
+        "1",
+        type=_workers,
+        metavar="N",
+        help="processes that answer; 1 by default",
+    )
+    add("--keys", "MLOPS_KEYS", type=Path, metavar="FILE", help="two keys, a line each")
+    add(
+        "--key-variables",
+        "MLOPS_KEY_VARIABLES",
+        ",".join(KEY_VARIABLES),
+        type=_names,
+        metavar="A,B",
+        help=f"variables with the keys; {','.join(KEY_VARIABLES)} by default",
+    )
+    flag("--no-keys", "MLOPS_NO_KEYS", "ask for no key")
+    add(
+        "--cors-origins",
+        "MLOPS_CORS_ORIGINS",
+        "",
+        type=_names,
+        metavar="A,B",
+        help="pages of these origins may ask from a browser",
+    )
+    flag("--access-log", "MLOPS_ACCESS_LOG", "a log line for every request")
+    add(
+        "--state",
+        "MLOPS_STATE",
+        type=Path,
+        metavar="DIR",
+        help="where it writes; a temporary folder by default",
+    )
+    options = parser.parse_args(arguments, Options())
+    if options.bundle and options.url:
+        parser.error("--bundle and --url exclude each other")
+    if options.url and not options.digest:
+        parser.error("--url asks for --digest: what comes from elsewhere is checked")
+    if options.keys and options.no_keys:
+        parser.error("--keys and --no-keys exclude each other")
+    variables.pop("MLOPS_BUNDLE_URL", None)  # its query may be a signature
+    return options
+
+
+def _digest(text: str) -> str:
+    found = text.removeprefix("sha256:").lower()
+    if not re.fullmatch("[0-9a-f]{64}", found):
+        raise argparse.ArgumentTypeError("not a SHA-256: 64 hexadecimal digits")
+    return found
+
+
+def _port(text: str) -> int:
+    return _integer(text, 0, 65535)
+
+
+def _version(text: str) -> int:
+    return _integer(text, 0, 999_999_999)
+
+
+def _workers(text: str) -> int:
+    return _integer(text, 1, 64)
+
+
+def _integer(text: str, least: int, most: int) -> int:
+    if not text.isdecimal() or not least <= int(text[:9]) <= most:
+        raise argparse.ArgumentTypeError(f"not a number from {least} to {most}: {text[:40]!r}")
+    return int(text)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise argparse.ArgumentTypeError(f"neither true nor false: {text[:40]!r}")
+    return text.lower() in ("true", "1")

@@ -1,0 +1,282 @@
+"""One version without the platform around it, for containers and for whoever unpacked a package.
+
+It is the endpoint's server: what a deployment would have written is written into a folder here,
+and the same supervisor and workers serve it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Generator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import IntEnum
+from ipaddress import ip_address
+from pathlib import Path
+
+from mlops_assets.files import digest_file, to_json, write_atomic
+from mlops_assets.scoring.errors import IntegrityError
+from mlops_assets.scoring.generation import Entry, Generation, GenerationFile, read_acks
+from mlops_assets.scoring.keys import KEYS, KeyFileError, read_keys, write_keys
+from mlops_assets.scoring.logs import log_to_stderr
+from mlops_assets.scoring.metrics import COUNTS
+from mlops_assets.scoring.options import MODEL_DIR, Options, parse
+from mlops_assets.scoring.predictor import MANIFEST, MODELS, read_manifest
+from mlops_assets.scoring.signature import SIGNATURE, Signed
+from mlops_assets.scoring.supervisor import (
+    LOCK,
+    SETTINGS,
+    ListenError,
+    Settings,
+    Supervisor,
+    take,
+)
+
+#: How far below the folder that was named the version may lie.
+DEPTH = 2
+FETCHED = "fetched"
+
+
+class Exit(IntEnum):
+    """Exit codes; 2 is the command line's own."""
+
+    STATE = 3
+    PORT = 4
+    NO_BUNDLE = 5
+    INTEGRITY = 6
+    KEYS = 7
+    FETCH = 8
+    LOAD = 9
+
+
+class StartError(Exception):
+    """The server does not start, or has to end; says why in one line."""
+
+    def __init__(self, code: Exit, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until told to end; returns the exit code."""
+    options = parse(arguments, os.environ)
+    # The first process of a container has no default that would end it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    log_to_stderr()
+    try:
+        with _state(options.state) as folder:
+            _serve(folder, _prepare(options, folder))
+    except StartError as error:
+        print(f"mlops_assets.scoring: {error}", file=sys.stderr)
+        return error.code
+    return 0
+
+
+def _leave(*_: object) -> None:
+    sys.exit(0)
+
+
+@contextmanager
+def _state(wanted: Path | None) -> Generator[Path]:
+    """The one folder that is written to, this server's alone."""
+    try:
+        if wanted is None:
+            with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+                yield Path(folder)
+            return
+        wanted.mkdir(parents=True, exist_ok=True)
+        lock = (wanted / LOCK).open("w")
+    except OSError as error:
+        place = error.filename or tempfile.gettempdir()
+        raise StartError(Exit.STATE, f"{place}: cannot be written: {error.strerror}") from None
+    with lock:
+        if not take(lock.fileno(), seconds=0):
+            raise StartError(Exit.STATE, f"{wanted}: another server has it; --state is another one")
+        for name in (COUNTS, FETCHED):
+            shutil.rmtree(wanted / name, ignore_errors=True)
+        yield wanted.absolute()
+
+
+def _prepare(options: Options, folder: Path) -> Settings:
+    """Write what a deployment would have written; raises StartError."""
+    settings = Settings(
+        port=options.port or None,
+        workers=options.workers,
+        host=options.host,
+        keys=_keys(options, folder, os.environ),
+        cors_origins=tuple(options.cors_origins),
+        access_log=options.access_log,
+    )
+    root = _root(options, folder)
+    bundle = find_bundle(root)
+    try:
+        digest = check(bundle, options.digest)
+    except IntegrityError as error:
+        raise StartError(Exit.INTEGRITY, str(error)) from None
+    number = version_of(bundle, root) if options.version is None else options.version
+    entry = Entry(str(bundle), digest, number, 100, signed=_signed(options.public_key, bundle))
+    GenerationFile(folder).write(Generation(1, {f"v{number}": entry}))
+    write_atomic(folder / SETTINGS, to_json(asdict(settings)))
+    return settings
+
+
+def _serve(folder: Path, settings: Settings) -> None:
+    """Serve the folder until told to end; raises StartError where the version is refused."""
+    refused: list[str] = []
+
+    def failed() -> bool:
+        refused.extend(text for ack in read_acks(folder) for text in ack.errors.values())
+        return bool(refused)
+
+    try:
+        told = Supervisor(folder, settings, failed).run()
+    except ListenError as error:
+        raise StartError(Exit.PORT, f"{error}; --port has another one") from None
+    if not told:
+        kind, _, text = refused[0].partition(": ")
+        changed = kind == IntegrityError.__name__
+        message = text if changed else f"the version cannot be loaded: {refused[0]}"
+        raise StartError(Exit.INTEGRITY if changed else Exit.LOAD, message)
+
+
+# -- the version
+
+
+def _root(options: Options, folder: Path) -> Path:
+    if options.url:
+        from mlops_assets.scoring.fetch import FetchError, fetch  # TLS and more, seldom needed
+
+        fetched = folder / FETCHED
+        fetched.mkdir()
+        try:
+            return fetch(options.url, fetched)
+        except FetchError as error:
+            raise StartError(Exit.FETCH, str(error)) from None
+    mounted = os.environ.get(MODEL_DIR)
+    root = options.bundle or (Path(mounted) if mounted else None)
+    if root is None:
+        message = f"no version: give --bundle or --url, or mount it and set {MODEL_DIR}"
+        raise StartError(Exit.NO_BUNDLE, message)
+    return root.absolute()
+
+
+def find_bundle(root: Path) -> Path:
+    """The folder with the manifest: ``root`` itself, or the only one at most two levels below.
+
+    Raises:
+        StartError: there is none, or there are several side by side.
+    """
+    level = [root]
+    for _ in range(DEPTH + 1):
+        found = [folder for folder in level if (folder / MANIFEST).is_file()]
+        if len(found) > 1:
+            names = ", ".join(str(folder) for folder in found)
+            raise StartError(Exit.NO_BUNDLE, f"{root}: several versions: {names}; name one")
+        if found:
+            return found[0]
+        level = [below for folder in level for below in _folders(folder)]
+    message = f"{root}: no {MANIFEST} in it, nor in a folder at most {DEPTH} levels below"
+    raise StartError(Exit.NO_BUNDLE, message)
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        # Hidden ones are other tools': Kubernetes mounts a second copy as ..data.
+        return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    except OSError as error:
+        raise StartError(Exit.NO_BUNDLE, f"{folder}: {error.strerror}") from None
+
+
+def check(bundle: Path, digest: str | None) -> str:
+    """Check every file of a bundle, before anything of it is loaded.
+
+    Args:
+        bundle: its folder.
+        digest: SHA-256 that its manifest must have, if it is known.
+
+    Returns:
+        The manifest's SHA-256.
+
+    Raises:
+        IntegrityError: a file is missing or another one; names it.
+    """
+    manifest, found = read_manifest(bundle, digest)
+    serving = manifest.get("serving")
+    served = serving.get("format") if isinstance(serving, dict) else "pickle"
+    # A package leaves out the model that it does not serve from.
+    optional = {name for kind, name in MODELS.items() if kind != served}
+    for name, expected in sorted(manifest["files"].items()):
+        path = bundle / name
+        if name in optional and not path.exists():
+            continue
+        try:
+            actual = digest_file(path)
+        except OSError as error:
+            raise IntegrityError(f"{path}: {error.strerror}; the manifest names it") from None
+        if actual != expected:
+            raise IntegrityError(f"{path}: not what the manifest says; it was changed since")
+    return found
+
+
+def version_of(bundle: Path, root: Path) -> int:
+    """A version's number by its folder's name, or that of the folder that was mounted; else 0."""
+    for folder in (bundle, root):
+        number = re.search(r"(?:^|-)(\d{1,9})$", folder.name)
+        if number:
+            return int(number[1])
+    return 0
+
+
+def _signed(public_key: str | None, bundle: Path) -> Signed | None:
+    if public_key is None:
+        return None
+    try:
+        pem = public_key if public_key.startswith("-----BEGIN") else Path(public_key).read_text()
+    except (OSError, ValueError) as error:
+        raise StartError(Exit.INTEGRITY, f"{public_key}: no public key: {error}") from None
+    return Signed(str(bundle / SIGNATURE), pem)
+
+
+# -- the keys
+
+
+def _keys(options: Options, folder: Path, variables: MutableMapping[str, str]) -> str | None:
+    """Where the keys lie; None where none are asked for, and that is safe."""
+    given = {name: variables.pop(name, "") for name in options.key_variables}
+    keys = [key.strip().encode() for key in given.values() if key.strip()]
+    for name, key in given.items():
+        if len(key.split()) > 1:
+            raise StartError(Exit.KEYS, f"{name}: a key has no space in it")
+    if options.keys is not None:
+        path = options.keys.absolute()
+    elif keys:
+        path = folder / KEYS
+        write_keys(path, keys)
+    elif options.no_keys:
+        _require_guarded(options.host, variables)
+        return None
+    else:
+        names = " and ".join(options.key_variables)
+        message = f"no keys: give --keys, or set {names}; --no-keys where none are wanted"
+        raise StartError(Exit.KEYS, message)
+    try:
+        read_keys(path)
+    except KeyFileError as error:
+        raise StartError(Exit.KEYS, str(error)) from None
+    return str(path)
+
+
+def _require_guarded(host: str, variables: MutableMapping[str, str]) -> None:
+    try:
+        alone = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        alone = False
+    if not alone and not variables.get(MODEL_DIR):
+        message = f"--no-keys on {host} would let anybody in: give keys, or listen on 127.0.0.1"
+        raise StartError(Exit.KEYS, message)
