@@ -184,6 +184,38 @@ def wordy(root: Path, version: int) -> VersionRef:
     return VersionRef("tiny", version, digest, bundle)
 
 
+WIDE = (
+    Feature("size", "float", nullable=False, minimum=0, maximum=100),
+    Feature("rooms", "integer", nullable=True, minimum=1, maximum=9),
+    Feature("new", "boolean", nullable=False),
+    Feature("colour", "string", nullable=True, categories=("red", "blue")),
+    Feature("seen", "timestamp", nullable=True),
+)
+
+
+class Halves(Constant):
+    """A classifier of two labels."""
+
+    def predict(self, frame: Any) -> Any:
+        """Whether the size is above 50."""
+        return frame["size"].to_numpy() > 50
+
+    def predict_proba(self, frame: Any) -> Any:
+        """Certain of it."""
+        above = self.predict(frame)
+        return np.column_stack([~above, above]).astype(float)
+
+
+def wide(root: Path, version: int) -> VersionRef:
+    """A column of every type, labels that are no texts; what its contract forbids is refused."""
+    record = {"size": 1.5, "rooms": None, "new": True, "colour": "red", "seen": None}
+    bundle = root / f"wide{version}"
+    write_bundle(bundle, Halves(0), WIDE, [record], labels=[False, True])
+    return VersionRef(
+        "tiny", version, write_manifest(bundle, WIDE, [False, True], "refuse"), bundle
+    )
+
+
 class Broken:
     """An estimator that answers only as long as nothing special is asked."""
 

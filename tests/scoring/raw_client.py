@@ -114,6 +114,11 @@ def post(
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+def get(path: str) -> bytes:
+    """A request with the key."""
+    return f"GET {path} HTTP/1.1\r\nauthorization: Bearer {KEY}\r\n\r\n".encode()
+
+
 HEALTH = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
@@ -125,6 +130,11 @@ class Worker:
     process: subprocess.Popen[bytes]
     log: Path
     clients: list[Client] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Where it is asked."""
+        return f"http://127.0.0.1:{self.port}"
 
     def client(self, buffer: int | None = None) -> Client:
         """A new connection; closed with the worker."""
@@ -139,13 +149,12 @@ class Worker:
         return client.answer()
 
     def healthy(self) -> bool:
-        """Whether a newcomer is served."""
-        return self.ask().body == b"Healthy" and self.ask(post()).status == 200
+        """Whether a newcomer is served; with a score, where the version takes BODY."""
+        return self.ask().body == b"Healthy" and self.ask(post()).status in (200, 400)
 
     def refused(self, reason: str) -> int:
         """How many were refused for a reason, by the worker's own metrics."""
-        request = f"GET /metrics HTTP/1.1\r\nauthorization: Bearer {KEY}\r\n\r\n".encode()
-        text = self.ask(request).body.decode()
+        text = self.ask(get("/metrics")).body.decode()
         found = re.search(rf'^mlops_refused_total{{reason="{reason}"}} (\S+)$', text, re.MULTILINE)
         return int(float(found[1])) if found else 0
 

@@ -18,7 +18,7 @@ import pytest
 
 from mlops_assets.scoring.protocol import Limits
 from tests.bundles import constant, wordy
-from tests.scoring.raw_client import BODY, HEALTH, KEY, PATIENCE, Client, Worker, post, worker
+from tests.scoring.raw_client import BODY, HEALTH, PATIENCE, Client, Worker, get, post, worker
 
 #: Of clients that are to be cut off.
 SHORT = Limits(request=0.6, answer=0.3, idle=0.5, linger=0.2, sweep=0.05)
@@ -102,16 +102,15 @@ def test_the_time_is_for_one_request_and_not_for_a_connection(short: Worker) -> 
 def test_a_client_that_never_reads(short: Worker) -> None:
     before = short.refused("answer_not_taken")
     client = short.client(buffer=4096)
-    request = f"GET /swagger.json HTTP/1.1\r\nauthorization: Bearer {KEY}\r\n\r\n".encode()
-    _until(lambda: _ask_once_more(client, request) or not short.healthy())
+    _until(lambda: _ask_once_more(client, get("/swagger.json") * 30) or not short.healthy())
     assert short.refused("answer_not_taken") == before + 1
 
 
-def _ask_once_more(client: Client, request: bytes) -> bool:
+def _ask_once_more(client: Client, requests: bytes) -> bool:
     """Whether the connection was cut off."""
     with contextlib.suppress(BlockingIOError):
         try:
-            client.socket.send(request * 30, socket.MSG_DONTWAIT)
+            client.socket.send(requests, socket.MSG_DONTWAIT)
         except ConnectionError:
             return True
     return False
