@@ -95,13 +95,13 @@ class Trial:
             now = self._target.observe()
             if shared:
                 self._baseline = _of(now, self._live).served.since(_of(before, self._live).served)
+            live = self._baseline
+            window = _of(now, new).served.since(_of(before, new).served)
             if mirrored:  # only what was answered is copied
-                self._baseline = replace(self._baseline, refused=0, failed=0)
+                live = replace(live, refused=0, failed=0)
                 window = _of(now, new).mirrored.since(_of(before, new).mirrored)
-            else:
-                window = _of(now, new).served.since(_of(before, new).served)
             last = left <= LOOK_SECONDS
-            found = judge(self._baseline, window, self._limits, ALPHA if last else EARLY_ALPHA)
+            found = judge(live, window, self._limits, ALPHA if last else EARLY_ALPHA)
             if last or found.verdict == "worse":
                 break
         passed = round(time.monotonic() - started, 1)

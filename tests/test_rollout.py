@@ -37,10 +37,11 @@ def _steps(*percents: int) -> Traffic:
     return Traffic(steps=[Step(percent=percent) for percent in percents])
 
 
-def _counts(requests: int, *, failed: bool) -> Counts:
+def _counts(requests: int, *, failed: bool, refused: int = 0) -> Counts:
     if failed:
         return Counts(failed=requests, seconds={1.0: requests})
-    return Counts(requests, seconds={1.0: requests}, predictions={"yes": requests})
+    answered = requests - refused
+    return Counts(answered, refused, seconds={1.0: requests}, predictions={"yes": answered})
 
 
 class Memory:
@@ -57,6 +58,8 @@ class Memory:
         self.counts: dict[str, tuple[int, int]] = {}
         #: Names of those that answer no request of a user.
         self.failing: set[str] = set()
+        #: One of so many requests of users is wrong, and refused by whichever version.
+        self.refused_of = 1_000_000
 
     def _call(self, call: str) -> None:
         self.calls.append(call)
@@ -101,9 +104,12 @@ class Memory:
                 mirrored + 100 * (name == self.mirrored),
             )
         return {
-            name: Observation(*(_counts(n, failed=name in self.failing) for n in counts))
-            for name, counts in self.counts.items()
-            if any(counts)
+            name: Observation(
+                _counts(served, failed=name in self.failing, refused=served // self.refused_of),
+                _counts(mirrored, failed=name in self.failing),
+            )
+            for name, (served, mirrored) in self.counts.items()
+            if served or mirrored
         }
 
     @property
@@ -295,6 +301,16 @@ def test_a_version_that_does_worse_at_any_step_is_discarded(step: str, judged: i
         "worse"
     ]
     assert target.shares == {1: 100}
+
+
+@pytest.mark.usefixtures("_often")
+def test_what_the_live_version_refuses_too_is_no_fault() -> None:
+    target = Memory((1, 100))
+    target.refused_of = 5
+    # Copies are only of what was answered; at full traffic the wrong requests come as well.
+    traffic = WATCHED.model_copy(update={"steps": [Step(percent=100, seconds=0.02)]})
+    result = roll_out(target, _version(2), [SAMPLE], traffic=traffic)
+    assert [j.judgement.verdict for j in result.judgements] == ["as good", "as good"]
 
 
 @pytest.mark.usefixtures("_often")

@@ -10,9 +10,9 @@ from mlops_assets.assets.live_checks import LIVE_CHECKS, live_checks
 from mlops_assets.assets.registered_model import releases
 from mlops_assets.gates import GatesClosedError, Verdict, require_open, table
 from mlops_assets.history import card_of, record_canary, record_override
-from mlops_assets.judgement import DEPLOYMENTS, Judge, promotion
+from mlops_assets.judgement import DEPLOYMENTS, Judge, has_served, promotion
 from mlops_assets.references import Endpoint, RegisteredModel
-from mlops_assets.rollout import Rollout, RolloutError, roll_out
+from mlops_assets.rollout import AT_ONCE, Rollout, RolloutError, roll_out
 from mlops_assets.runs import RELEASE_TAG, VERSION_TAG, tag_run
 from mlops_assets.samples import Sample, load_samples
 from mlops_assets.strict import SpecError
@@ -207,10 +207,13 @@ def _roll_out(
     """Roll a version out, and keep how it did beside the live one, also where it was discarded."""
     wanted = VersionRef(version.model, version.version, version.digest, version.bundle)
     name, run_id = environment.name, context.run.run_id
+    traffic = environment.traffic
+    if has_served(registry, version, name) and any(
+        live.traffic and live.version > version.version for live in target.live().values()
+    ):
+        traffic = AT_ONCE  # going back is no trial
     try:
-        rollout = roll_out(
-            target, wanted, samples, traffic=environment.traffic, log=context.log.info
-        )
+        rollout = roll_out(target, wanted, samples, traffic=traffic, log=context.log.info)
     except RolloutError as error:
         record_canary(registry, version, name, error.judgements, str(error), run_id)
         raise

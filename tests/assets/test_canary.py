@@ -51,3 +51,10 @@ def test_a_canary_is_on_record_wherever_it_ends(released: Platform) -> None:
         sentence,
         None,
     ]
+
+    # Going back to what has served is no trial; going forward again is one.
+    for version, canaries in ((1, 2), (2, 3)):
+        config = {"staging_endpoint": {"version": version}}
+        assert released.materialize("staging_endpoint", config=config), released.failures
+        assert released.serves("staging") == version
+        assert len(released.registry.records("rent", "canaries")) == canaries
