@@ -19,6 +19,7 @@ from mlops_assets.assets import (
     sources,
     trained_model,
 )
+from mlops_assets.assets.live_checks import LIVE_CHECKS
 from mlops_assets.automation import Conditions
 from mlops_assets.gates import GATES
 from mlops_assets.spec import ModelSpec
@@ -66,7 +67,7 @@ class ModelFactory:
                 op = endpoint.promoted_endpoint
                 inputs = {"promotes_from": endpoint.asset_name(environment.promotes_from)}
             inputs["registered_model"] = "registered_model"
-            chain.asset(name, op, endpoint.LIVE_CHECKS, deps=deps, **inputs)
+            chain.asset(name, op, LIVE_CHECKS, deps=deps, **inputs)
         return dg.Definitions(assets=chain.assets, asset_checks=chain.asset_checks)
 
 

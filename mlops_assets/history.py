@@ -10,17 +10,18 @@ from typing import Any, Protocol
 from mlops_assets.approval import APPROVALS
 from mlops_assets.gates import Verdict
 from mlops_assets.judgement import DEPLOYMENTS
+from mlops_assets.trial import StepJudgement
 from resources.registry import Registry, RegistryError, Version
 
-#: Kind of the registry's records.
-OVERRIDES = "overrides"
+#: Kinds of the registry's records.
+OVERRIDES, CANARIES = "overrides", "canaries"
 
 #: The table's columns; times are UTC.
 COLUMNS = (
     *("SINCE", "UNTIL", "ENVIRONMENT", "VERSION", "COMMIT", "AUTHOR", "DATA"),
-    *("APPROVED BY", "OVERRIDE"),
+    *("APPROVED BY", "OVERRIDE", "CANARY"),
 )
-#: Characters of a commit with its message.
+#: Characters of a commit with its message, and of how a canary did.
 SHOWN = 50
 
 
@@ -33,7 +34,10 @@ class Responsible(Protocol):
 
 @dataclass(frozen=True)
 class Served:
-    """One version in one environment, from its deployment to the next one."""
+    """One version in one environment, from its deployment to the next one.
+
+    Or as long as it was on trial there, if it was discarded.
+    """
 
     model: str
     environment: str
@@ -51,6 +55,8 @@ class Served:
     #: Who approved it for this environment, and who deployed it past which gates.
     approved_by: str | None
     override: str | None
+    #: How it did beside the version that it was to replace.
+    canary: str | None
     run: str | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -65,11 +71,12 @@ class Served:
             self.until[:19] if self.until else "now",
             self.environment,
             str(self.version),
-            commit if len(commit) <= SHOWN else f"{commit[:SHOWN]}…",
+            _short(commit),
             self.author.partition(" <")[0] if self.author else "?",
             self.snapshot[:10] if self.snapshot else "?",
             self.approved_by or "-",
             self.override or "-",
+            _short(self.canary or "-"),
         )
 
 
@@ -83,24 +90,25 @@ def history(registry: Registry, model: str, at: dt.datetime | None = None) -> li
     """
     records = registry.records(model, DEPLOYMENTS)
     approvals, overrides = registry.records(model, APPROVALS), registry.records(model, OVERRIDES)
-    found: list[Served] = []
-    for index, record in enumerate(records):
-        later = (r for r in records[index + 1 :] if r["environment"] == record["environment"])
-        until = next((r["ended"] for r in later), None)
-        found.append(
-            Served(
-                model=model,
-                environment=record["environment"],
-                version=record["version"],
-                since=record["ended"],
-                until=until,
-                digest=record["digest"],
-                **_origin(registry, model, record),
-                approved_by=_approver(approvals, record),
-                override=_override(overrides, record),
-                run=record.get("run"),
-            )
+    canaries = registry.records(model, CANARIES)
+    periods = [(record, record["ended"], _until(records[i:])) for i, record in enumerate(records)]
+    periods += [(r, r["since"], r["ended"]) for r in canaries if r["discarded"] and r["since"]]
+    found = [
+        Served(
+            model=model,
+            environment=record["environment"],
+            version=record["version"],
+            since=since,
+            until=until,
+            digest=record["digest"],
+            **_origin(registry, model, record),
+            approved_by=_approver(approvals, record),
+            override=_override(overrides, record),
+            canary=_canary(canaries, record),
+            run=record.get("run"),
         )
+        for record, since, until in sorted(periods, key=lambda period: period[1])
+    ]
     if at is None:
         return found
     return [served for served in found if _covers(served, at)]
@@ -128,6 +136,41 @@ def record_override(
     registry.record(version.model, OVERRIDES, content)
 
 
+def record_canary(
+    registry: Registry,
+    version: Version,
+    environment: str,
+    judgements: Sequence[StepJudgement],
+    discarded: str | None,
+    run_id: str,
+) -> None:
+    """Keep with the version how it did beside the live one, if it was watched.
+
+    Args:
+        registry: holds records.
+        version: what was on trial.
+        environment: where.
+        judgements: of each step that was watched.
+        discarded: why it was discarded; None where it serves now.
+        run_id: of the run that deployed it.
+    """
+    if not judgements:
+        return
+    content = {
+        "environment": environment,
+        "version": version.version,
+        "digest": version.digest,
+        "judgements": [judged.as_dict() for judged in judgements],
+        "discarded": discarded,
+        "started": judgements[0].started,
+        # When users first got its answers, if they did.
+        "since": next((judged.started for judged in judgements if judged.served), None),
+        "ended": dt.datetime.now(dt.UTC).isoformat(),
+        "run": run_id,
+    }
+    registry.record(version.model, CANARIES, content)
+
+
 def card_of(registry: Registry, version: Version) -> str:
     """The version's model card, with what has happened to it since it was registered."""
     card = (version.bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
@@ -140,6 +183,10 @@ def card_of(registry: Registry, version: Version) -> str:
         f"- {record['time']}: deployed to {record['environment']} past "
         f"{', '.join(record['gates']) or 'no closed gate'} by {record['by']}: {record['reason']}"
         for record in _of(registry.records(version.model, OVERRIDES), version)
+    ]
+    lines += [
+        f"- {record['ended']}: on trial in {record['environment']}: {_outcome(record)}"
+        for record in _of(registry.records(version.model, CANARIES), version)
     ]
     lines += [
         f"- {record['ended']}: serves {record['environment']}"
@@ -181,6 +228,29 @@ def _override(overrides: list[dict[str, Any]], record: dict[str, Any]) -> str | 
         if _same(override, record) and override["run"] == record.get("run"):
             return f"{override['by']}: {override['reason']} ({', '.join(override['gates'])})"
     return None
+
+
+def _canary(canaries: list[dict[str, Any]], record: dict[str, Any]) -> str | None:
+    for canary in canaries:
+        if _same(canary, record) and canary["run"] == record.get("run"):
+            return _outcome(canary)
+    return None
+
+
+def _outcome(canary: dict[str, Any]) -> str:
+    return canary["discarded"] or ", ".join(
+        f"{judged['verdict']} at {judged['step']}" for judged in canary["judgements"]
+    )
+
+
+def _until(records: list[dict[str, Any]]) -> str | None:
+    """When the first of the records was followed by another one in its environment."""
+    first, *later = records
+    return next((r["ended"] for r in later if r["environment"] == first["environment"]), None)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,13 +22,18 @@ class StepJudgement:
 
     #: ``20 % mirrored`` or ``10 %``.
     step: str
+    #: Whether users got its answers.
+    served: bool
+    #: ISO 8601, UTC.
+    started: str
     #: How long it was observed.
     seconds: float
     judgement: Judgement
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"step": self.step, "seconds": self.seconds, **asdict(self.judgement)}
+        found = asdict(self)
+        return {**found, **found.pop("judgement")}
 
     def __str__(self) -> str:
         """The verdict and why."""
@@ -82,23 +88,24 @@ class Trial:
 
     def _watch(self, new: str, step: str, seconds: float, *, mirrored: bool, shared: bool) -> None:
         before = self._target.observe()
-        started = time.monotonic()
+        began, started = dt.datetime.now(dt.UTC).isoformat(), time.monotonic()
         while True:
             left = started + seconds - time.monotonic()
             time.sleep(max(0.0, min(LOOK_SECONDS, left)))
             now = self._target.observe()
             if shared:
                 self._baseline = _of(now, self._live).served.since(_of(before, self._live).served)
+            live = self._baseline
+            window = _of(now, new).served.since(_of(before, new).served)
             if mirrored:  # only what was answered is copied
-                self._baseline = replace(self._baseline, refused=0, failed=0)
+                live = replace(live, refused=0, failed=0)
                 window = _of(now, new).mirrored.since(_of(before, new).mirrored)
-            else:
-                window = _of(now, new).served.since(_of(before, new).served)
             last = left <= LOOK_SECONDS
-            found = judge(self._baseline, window, self._limits, ALPHA if last else EARLY_ALPHA)
+            found = judge(live, window, self._limits, ALPHA if last else EARLY_ALPHA)
             if last or found.verdict == "worse":
                 break
-        judged = StepJudgement(step, round(time.monotonic() - started, 1), found)
+        passed = round(time.monotonic() - started, 1)
+        judged = StepJudgement(step, not mirrored, began, passed, found)
         self.judgements.append(judged)
         self._log(str(judged))
         too_few = found.verdict == "too few requests" and self._limits.too_few == "discard"
@@ -109,3 +116,30 @@ class Trial:
 def _of(observed: dict[str, Observation], name: str) -> Observation:
     """One that nobody has asked yet is not among the observed."""
     return observed.get(name, Observation())
+
+
+def table(judgements: Sequence[StepJudgement]) -> str:
+    """The judgements as Markdown."""
+    lines = [
+        "| step | verdict | requests | failed | refused | p95 in ms | stability index | why |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for judged in judgements:
+        figures = judged.judgement.figures
+        pairs = [
+            _pair(figures, "requests", "{:.0f}"),
+            _pair(figures, "failed", "{:.2%}"),
+            _pair(figures, "refused", "{:.2%}"),
+            _pair(figures, "p95", "{:.3g}"),
+        ]
+        index = f"{figures['psi']:.3g}" if "psi" in figures else "-"
+        step = f"{judged.step}, {judged.seconds:.0f} s"
+        why = "; ".join(judged.judgement.reasons) or "-"
+        lines.append(f"| {' | '.join([step, judged.judgement.verdict, *pairs, index, why])} |")
+    return "\n".join([*lines, "", "Each figure: the new version's, then the live one's."])
+
+
+def _pair(figures: dict[str, float], what: str, form: str) -> str:
+    if f"{what}_new" not in figures:
+        return "-"
+    return f"{form.format(figures[f'{what}_new'])}, {form.format(figures[f'{what}_live'])}"

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.approval import decide
+from mlops_assets.canary import Judgement
+from mlops_assets.canary import Verdict as Found
 from mlops_assets.gates import Verdict
-from mlops_assets.history import COLUMNS, card_of, history, record_override
+from mlops_assets.history import COLUMNS, card_of, history, record_canary, record_override
+from mlops_assets.trial import StepJudgement
 from resources.environment import Environment
 from resources.registry import LocalRegistry
 from tests.versions import deployed, registered
@@ -96,6 +99,7 @@ def test_where_it_came_from(registry: LocalRegistry) -> None:
         "DATA": "s1",
         "APPROVED BY": "-",
         "OVERRIDE": "-",
+        "CANARY": "-",
     }
     assert history(registry, "rent")[-1].cells()[1] == "now"
     assert served.as_dict()["until"] == time(3)
@@ -188,6 +192,43 @@ def test_who_deployed_past_which_gates(registry: LocalRegistry) -> None:
     # Served again later, by the gates: that run had no override.
     deployed(registry, two, "production", time(7), run="run7")
     assert history(registry, "rent")[-1].override is None
+
+
+def tried(step: str, served: bool, hour: int, verdict: Found, *reasons: str) -> StepJudgement:
+    judgement = Judgement(verdict, reasons, {"requests_live": 900, "requests_new": 100})
+    return StepJudgement(step, served, time(hour), 30.0, judgement)
+
+
+def test_how_a_version_did_beside_the_one_before(registry: LocalRegistry) -> None:
+    two, three = registry.version("rent", 2), registered(registry, "i3")
+    good = [tried("5 % mirrored", False, 3, "as good"), tried("10 %", True, 4, "too few requests")]
+    record_canary(registry, two, "production", good, None, "run4")
+    record_canary(registry, two, "staging", [], None, "run3")  # nothing was watched
+    bad = [tried("10 %", True, 5, "worse", "all failed")]
+    record_canary(registry, three, "production", bad, "worse at 10 %: all failed", "run5")
+    # Nobody but the platform ever had an answer of this one.
+    unseen = [tried("5 % mirrored", False, 5, "worse", "all failed")]
+    record_canary(registry, three, "staging", unseen, "worse at 5 % mirrored", "run6")
+    found = history(registry, "rent")
+    assert [(s.environment, s.version, s.canary) for s in found] == [
+        ("staging", 1, None),
+        ("production", 1, None),
+        ("staging", 2, None),
+        ("production", 2, "as good at 5 % mirrored, too few requests at 10 %"),
+        ("production", 3, "worse at 10 %: all failed"),
+        ("production", 1, None),
+    ]
+    discarded = found[4]
+    assert discarded.since == time(5)
+    assert discarded.until is not None
+    assert found[3].until == time(6)  # it went on serving
+    assert found[3].cells()[-1] == "as good at 5 % mirrored, too few requests at 10 %"
+    at = [(s.environment, s.version) for s in history(registry, "rent", moment(time(5)))]
+    assert at == [("staging", 2), ("production", 2), ("production", 3)]
+    card = card_of(registry, three)
+    assert ": on trial in production: worse at 10 %: all failed\n" in card
+    assert ": on trial in staging: worse at 5 % mirrored\n" in card
+    assert len(registry.records("rent", "canaries")) == 3
 
 
 def test_the_card_tells_what_happened_since(registry: LocalRegistry) -> None:

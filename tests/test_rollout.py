@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from mlops_assets import trial
 from mlops_assets.rollout import RolloutError, Sample, roll_out
 from resources.endpoints.base import (
     Answer,
+    Counts,
     Deployment,
     EndpointError,
     Observation,
@@ -18,7 +22,7 @@ from resources.endpoints.base import (
     VersionRef,
 )
 from resources.endpoints.local import split_traffic
-from resources.traffic import Step, Traffic
+from resources.traffic import Limits, Step, Traffic
 
 SAMPLE = Sample.model_validate(
     {"name": "one row", "request": {"data": [1]}, "expect": {"predictions": 1, "maximum": 9}}
@@ -33,6 +37,13 @@ def _steps(*percents: int) -> Traffic:
     return Traffic(steps=[Step(percent=percent) for percent in percents])
 
 
+def _counts(requests: int, *, failed: bool, refused: int = 0) -> Counts:
+    if failed:
+        return Counts(failed=requests, seconds={1.0: requests})
+    answered = requests - refused
+    return Counts(answered, refused, seconds={1.0: requests}, predictions={"yes": answered})
+
+
 class Memory:
     """An endpoint whose version n answers n; any verb can be made to fail at its n-th call."""
 
@@ -42,6 +53,13 @@ class Memory:
         self.failures: dict[str, BaseException] = {}
         self.url = "memory"
         self.sticky_header: str | None = None
+        self.mirrored: str | None = None
+        #: Name -> requests so far, and copies.
+        self.counts: dict[str, tuple[int, int]] = {}
+        #: Names of those that answer no request of a user.
+        self.failing: set[str] = set()
+        #: One of so many requests of users is wrong, and refused by whichever version.
+        self.refused_of = 1_000_000
 
     def _call(self, call: str) -> None:
         self.calls.append(call)
@@ -53,6 +71,7 @@ class Memory:
 
     def stage(self, version: VersionRef, mirror: int = 0) -> Deployment:
         self._call(f"stage {version.version}" + (f" mirror {mirror}" if mirror else ""))
+        self.mirrored = f"v{version.version}" if mirror else None
         new = Deployment(f"v{version.version}", version.version, version.digest, 0)
         return self.deployments.setdefault(new.name, new)
 
@@ -66,7 +85,7 @@ class Memory:
 
     def promote(self, deployment: str, percent: int, sticky_header: str | None = None) -> None:
         self._call(f"promote {deployment} {percent}")
-        self.sticky_header = sticky_header
+        self.sticky_header, self.mirrored = sticky_header, None
         before = {name: d.traffic for name, d in self.deployments.items()}
         for name, share in split_traffic(before, deployment, percent).items():
             self.deployments[name] = replace(self.deployments[name], traffic=share)
@@ -76,8 +95,22 @@ class Memory:
         del self.deployments[deployment]
 
     def observe(self) -> dict[str, Observation]:
+        """As if users had asked a hundred times since the last look."""
         self._call("observe")
-        return {}
+        for name, deployment in self.deployments.items():
+            served, mirrored = self.counts.get(name, (0, 0))
+            self.counts[name] = (
+                served + 100 * (deployment.traffic > 0),
+                mirrored + 100 * (name == self.mirrored),
+            )
+        return {
+            name: Observation(
+                _counts(served, failed=name in self.failing, refused=served // self.refused_of),
+                _counts(mirrored, failed=name in self.failing),
+            )
+            for name, (served, mirrored) in self.counts.items()
+            if served or mirrored
+        }
 
     @property
     def shares(self) -> dict[int, int]:
@@ -211,3 +244,112 @@ def test_what_a_killed_rollout_left(
         roll_out(target, _version(10), [SAMPLE])
     survivor = max(left, key=lambda pair: pair[1])[0]  # version 2 is not on trial here
     assert target.shares == ({} if previous is None else {survivor: 100})
+
+
+@pytest.fixture
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "LOOK_SECONDS", 0.01)
+
+
+WATCHED = Traffic(
+    mirror_percent=20,
+    mirror_seconds=0.02,
+    sticky_header="X-User",
+    steps=[Step(percent=10, seconds=0.02), Step(percent=50), Step(percent=100, seconds=0.02)],
+)
+
+
+@pytest.mark.usefixtures("_often")
+def test_copies_then_steps_each_watched() -> None:
+    target = Memory((1, 100))
+    lines: list[str] = []
+    result = roll_out(target, _version(2), [SAMPLE], traffic=WATCHED, log=lines.append)
+    assert target.shares == {2: 100}
+    assert target.sticky_header == "x-user"
+    calls = [call for call, _ in itertools.groupby(target.calls)]
+    assert calls == [
+        "stage 2", "score v2", "stage 2 mirror 20", "observe",
+        "promote v2 10", "score v2", "observe", "promote v2 50", "score v2",
+        "promote v2 100", "score None", "observe", "discard v1",
+    ]  # fmt: skip
+    assert [j.step for j in result.judgements] == ["20 % mirrored", "10 %", "100 %"]
+    assert {j.judgement.verdict for j in result.judgements} == {"as good"}
+    # At all of the traffic the live version's last figures count.
+    last, before = result.judgements[2].judgement, result.judgements[1].judgement
+    assert last.figures["requests_live"] == before.figures["requests_live"] > 0
+    assert [line for line in lines if line.startswith("as good at")] == [
+        str(j) for j in result.judgements
+    ]
+
+
+@pytest.mark.usefixtures("_often")
+@pytest.mark.parametrize(("step", "judged"), [("20 % mirrored", 1), ("10 %", 2), ("100 %", 3)])
+def test_a_version_that_does_worse_at_any_step_is_discarded(step: str, judged: int) -> None:
+    target = Memory((1, 100))
+
+    def log(line: str) -> None:
+        if f"{step.split()[0]} % of the" in line:
+            target.failing.add("v2")
+
+    with pytest.raises(RolloutError) as caught:
+        roll_out(target, _version(2), [SAMPLE], traffic=WATCHED, log=log)
+    assert str(caught.value).startswith(
+        f"version 2 was discarded, version 1 serves as before: worse at {step} after 0 s: "
+    )
+    assert "requests failed" in str(caught.value)
+    assert [j.judgement.verdict for j in caught.value.judgements] == (judged - 1) * ["as good"] + [
+        "worse"
+    ]
+    assert target.shares == {1: 100}
+
+
+@pytest.mark.usefixtures("_often")
+def test_what_the_live_version_refuses_too_is_no_fault() -> None:
+    target = Memory((1, 100))
+    target.refused_of = 5
+    # Copies are only of what was answered; at full traffic the wrong requests come as well.
+    traffic = WATCHED.model_copy(update={"steps": [Step(percent=100, seconds=0.02)]})
+    result = roll_out(target, _version(2), [SAMPLE], traffic=traffic)
+    assert [j.judgement.verdict for j in result.judgements] == ["as good", "as good"]
+
+
+@pytest.mark.usefixtures("_often")
+@pytest.mark.parametrize("error", [EndpointError("gone"), KeyboardInterrupt("stop")])
+def test_an_endpoint_that_cannot_be_observed_keeps_its_version(error: BaseException) -> None:
+    target = Memory((1, 100))
+    target.failures["observe"] = error
+    expected = RolloutError if isinstance(error, Exception) else type(error)
+    with pytest.raises(expected, match=str(error)):
+        roll_out(target, _version(2), [SAMPLE], traffic=WATCHED)
+    assert target.shares == {1: 100}
+
+
+@pytest.mark.usefixtures("_often")
+def test_a_sample_that_fails_later_leaves_what_was_judged_on_record() -> None:
+    target = Memory((1, 100))
+    target.failures["promote v2 50"] = EndpointError("broken")
+    with pytest.raises(RolloutError, match="broken") as caught:
+        roll_out(target, _version(2), [SAMPLE], traffic=WATCHED)
+    assert [j.step for j in caught.value.judgements] == ["20 % mirrored", "10 %"]
+
+
+@pytest.mark.usefixtures("_often")
+@pytest.mark.parametrize("too_few", ["continue", "discard"])
+def test_too_few_requests(too_few: Literal["continue", "discard"]) -> None:
+    limits = Limits(minimum_requests=1_000_000, too_few=too_few)
+    traffic = Traffic(steps=[Step(percent=10, seconds=0.01)], limits=limits)
+    target = Memory((1, 100))
+    if too_few == "continue":
+        (judged,) = roll_out(target, _version(2), [SAMPLE], traffic=traffic).judgements
+        assert judged.judgement.verdict == "too few requests"
+    else:
+        with pytest.raises(RolloutError, match="too few requests at 10 %"):
+            roll_out(target, _version(2), [SAMPLE], traffic=traffic)
+    assert target.shares == {2 if too_few == "continue" else 1: 100}
+
+
+def test_a_first_deployment_has_nothing_to_be_compared_with() -> None:
+    target = Memory()
+    result = roll_out(target, _version(1), [SAMPLE], traffic=WATCHED)
+    assert result.judgements == ()
+    assert target.calls == ["stage 1", "score v1", "promote v1 100", "score None"]

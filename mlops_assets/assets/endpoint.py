@@ -1,24 +1,27 @@
 """The assets ``<environment>_endpoint``: a URL that serves one version in one environment."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from mlops_assets.assets.live_checks import LIVE_CHECKS, live_checks
 from mlops_assets.assets.registered_model import releases
 from mlops_assets.gates import GatesClosedError, Verdict, require_open, table
-from mlops_assets.history import card_of, record_override
-from mlops_assets.judgement import DEPLOYMENTS, Judge, promotion
+from mlops_assets.history import card_of, record_canary, record_override
+from mlops_assets.judgement import DEPLOYMENTS, Judge, has_served, promotion
 from mlops_assets.references import Endpoint, RegisteredModel
-from mlops_assets.rollout import Rollout, RolloutError, roll_out
+from mlops_assets.rollout import AT_ONCE, Rollout, RolloutError, roll_out
 from mlops_assets.runs import RELEASE_TAG, VERSION_TAG, tag_run
-from mlops_assets.samples import Ask, Sample, load_samples, run_samples
+from mlops_assets.samples import Sample, load_samples
 from mlops_assets.scoring.errors import IntegrityError
 from mlops_assets.scoring.signature import Signed, require_signature
 from mlops_assets.strict import SpecError
+from mlops_assets.trial import StepJudgement
+from mlops_assets.trial import table as judgement_table
 from resources.attempts import Attempts, Refused
-from resources.endpoints.base import Answer, EndpointError, Request, VersionRef
+from resources.endpoints.base import EndpointError, Target, VersionRef
 from resources.environment import Environment, Profile, public_key
 from resources.registry import Registry, RegistryError, Version
 from resources.serving import Serving
@@ -27,17 +30,6 @@ SUFFIX = "_endpoint"
 
 #: Name of the input that an attempt to deploy is about.
 RELEASE_INPUT = "release"
-
-#: Checks on a live endpoint. They judge a deployment; no gate reads them.
-LIVE_CHECKS = {
-    "samples": "Every sample of the environment is answered as it expects.",
-    "latency": "95 % of one-row requests are answered within the environment's latency_ms.",
-    "refuses_without_key": "A request without a key gets 401.",
-    "serves_version": "The version that answers is the one that the asset says.",
-}
-
-#: How many requests the latency check sends.
-LATENCY_REQUESTS = 40
 
 
 def asset_name(environment: str) -> str:
@@ -102,11 +94,7 @@ def deploy(
                 *promotion(registry, version, environment),
             ]
             _require_open(judged, version, environment, config.override)
-            signed = _required_signature(registry, version, environment)
-            wanted = VersionRef(model, version.version, version.digest, version.bundle, signed)
-            rollout = roll_out(
-                target, wanted, samples, traffic=environment.traffic, log=context.log.info
-            )
+            rollout = _roll_out(context, target, version, environment, samples, registry)
             if config.override:
                 record_override(
                     registry,
@@ -123,8 +111,10 @@ def deploy(
         raise Refused(str(error), metadata, allow_retries=False) from None
     except (SpecError, RegistryError, OverrideError, IntegrityError) as error:
         raise Refused(str(error), allow_retries=False) from None
-    except (EndpointError, RolloutError) as error:
+    except EndpointError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
+    except RolloutError as error:
+        raise dg.Failure(str(error), _trial(error.judgements), allow_retries=False) from None
     reference = Endpoint(
         model=model,
         environment=environment.name,
@@ -137,7 +127,7 @@ def deploy(
         value=reference,
         data_version=dg.DataVersion(version.digest),
         metadata=_metadata(version, rollout, judged, url, registry),
-        check_results=_live_checks(context.asset_key, reference, serving, environment, samples),
+        check_results=live_checks(context.asset_key, reference, serving, environment, samples),
     )
 
 
@@ -223,6 +213,37 @@ def _required_signature(
     return signed
 
 
+def _roll_out(
+    context: dg.AssetExecutionContext,
+    target: Target,
+    version: Version,
+    environment: Environment,
+    samples: list[Sample],
+    registry: Registry,
+) -> Rollout:
+    """Roll a version out, and keep how it did beside the live one, also where it was discarded."""
+    signed = _required_signature(registry, version, environment)
+    wanted = VersionRef(version.model, version.version, version.digest, version.bundle, signed)
+    name, run_id = environment.name, context.run.run_id
+    traffic = environment.traffic
+    if has_served(registry, version, name) and any(
+        live.traffic and live.version > version.version for live in target.live().values()
+    ):
+        traffic = AT_ONCE  # going back is no trial
+    try:
+        rollout = roll_out(target, wanted, samples, traffic=traffic, log=context.log.info)
+    except RolloutError as error:
+        record_canary(registry, version, name, error.judgements, str(error), run_id)
+        raise
+    record_canary(registry, version, name, rollout.judgements, None, run_id)
+    return rollout
+
+
+def _trial(judgements: Sequence[StepJudgement]) -> dict[str, Any]:
+    """How a version did beside the live one, if it was watched."""
+    return {"canary": dg.MetadataValue.md(judgement_table(judgements))} if judgements else {}
+
+
 def _record(
     registry: Registry, version: Version, environment: Environment, rollout: Rollout, run_id: str
 ) -> None:
@@ -265,81 +286,5 @@ def _metadata(
                 for s in rollout.samples
             ]
         ),
+        **_trial(rollout.judgements),
     }
-
-
-def _live_checks(
-    key: dg.AssetKey,
-    endpoint: Endpoint,
-    serving: Serving,
-    environment: Environment,
-    samples: list[Sample],
-) -> list[dg.AssetCheckResult]:
-    """Ask the live endpoint as an application would."""
-    judged: dict[str, Callable[[], Judged]] = {
-        "samples": lambda: _samples_check(serving, endpoint, samples),
-        "latency": lambda: _latency_check(serving, endpoint, samples, environment),
-        "refuses_without_key": lambda: _key_check(serving, endpoint, samples),
-        "serves_version": lambda: _version_check(serving, endpoint, samples),
-    }
-    found: list[dg.AssetCheckResult] = []
-    for name in LIVE_CHECKS:
-        passed, description, metadata = _answered(judged[name])
-        found.append(
-            dg.AssetCheckResult(
-                passed=passed,
-                check_name=name,
-                asset_key=key,
-                description=description,
-                metadata={"version": str(endpoint.version), **metadata},
-            )
-        )
-    return found
-
-
-Judged = tuple[bool, str, dict[str, Any]]
-
-
-def _answered(check: Callable[[], Judged]) -> Judged:
-    """An endpoint that does not answer fails its checks, not the run."""
-    try:
-        return check()
-    except EndpointError as error:
-        return False, str(error), {}
-
-
-def _asker(serving: Serving, endpoint: Endpoint, *, authorized: bool = True) -> Ask:
-    def ask(payload: Any) -> Answer:
-        request = Request.of(payload, authorized=authorized)
-        return serving.ask(endpoint.model, endpoint.environment, request)
-
-    return ask
-
-
-def _samples_check(serving: Serving, endpoint: Endpoint, samples: list[Sample]) -> Judged:
-    results = run_samples(_asker(serving, endpoint), samples)
-    wrong = [str(result) for result in results if result.problems]
-    return not wrong, "; ".join(wrong) or f"{len(samples)} samples passed", {}
-
-
-def _latency_check(
-    serving: Serving, endpoint: Endpoint, samples: list[Sample], environment: Environment
-) -> Judged:
-    sample = next((s for s in samples if s.expect.status == 200), samples[0])
-    ask = _asker(serving, endpoint)
-    seconds = sorted(ask(sample.request).seconds for _ in range(LATENCY_REQUESTS))
-    p95 = 1000 * seconds[int(0.95 * LATENCY_REQUESTS) - 1]
-    description = f"95 % within {p95:.1f} ms, limit {environment.latency_ms:g} ms"
-    return p95 <= environment.latency_ms, description, {"p95_milliseconds": p95}
-
-
-def _key_check(serving: Serving, endpoint: Endpoint, samples: list[Sample]) -> Judged:
-    status = _asker(serving, endpoint, authorized=False)(samples[0].request).status
-    return status == 401, f"answers {status} to a request without a key", {}
-
-
-def _version_check(serving: Serving, endpoint: Endpoint, samples: list[Sample]) -> Judged:
-    answer = _asker(serving, endpoint)(samples[0].request)
-    found = answer.headers.get("x-mlops-version", "none")
-    wanted = str(endpoint.version)
-    return found == wanted, f"version {found} answers, the asset says {wanted}", {}

@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 from dagster._core.events import JobFailureData
 
-from mlops_assets.assets.endpoint import LIVE_CHECKS, SUFFIX
+from mlops_assets.assets.endpoint import SUFFIX
+from mlops_assets.assets.live_checks import LIVE_CHECKS
 from mlops_assets.assets.registered_model import ENVIRONMENT_CHECK
 from mlops_assets.gates import GATES
 from mlops_assets.runs import COMMIT_TAG, MODEL_TAG, TRIGGER_TAG, VERSION_TAG, assets_of

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from resources.endpoints.base import Counts, EndpointError, Observation
 
 #: Deployment -> value of the sample's other label -> count.
@@ -58,6 +56,8 @@ def _starting(statuses: dict[str, int], digit: str) -> int:
 
 def _samples(text: str) -> Iterator[tuple[str, str, str, int]]:
     """Name, deployment, the other label's value, count."""
+    from prometheus_client.parser import text_string_to_metric_families  # imports a web server
+
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = dict(sample.labels)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from mlops_assets.assets.endpoint import LIVE_CHECKS
+from mlops_assets.assets.live_checks import LIVE_CHECKS
 from mlops_assets.files import read_json
 from mlops_assets.gates import GATES
 from resources.environment import checkout
