@@ -14,6 +14,7 @@ import numpy as np
 
 from mlops_assets.scoring.schema import Feature
 from mlops_assets.scoring.session import LABEL, PREDICTION, PROBABILITIES
+from mlops_assets.training import onnx_converters
 
 if TYPE_CHECKING:
     import onnx
@@ -54,6 +55,7 @@ def convert(
         raise NotConvertedError(f"ONNX has no timestamps: {', '.join(times)}")
     import skl2onnx
 
+    onnx_converters.register()
     pipeline = _from_columns(_with_text_imputers(estimator), features)
     try:
         with warnings.catch_warnings():
