@@ -44,11 +44,10 @@ class _Graph:
     def __init__(self, scope: Any, container: Any) -> None:
         self._scope, self._container = scope, container
 
-    def add(
-        self, operator: str, *inputs: str, output: str | None = None, **attributes: Any
-    ) -> str:
+    def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """A node of one output, whose name is returned."""
-        output = output or self._scope.get_unique_variable_name(operator.lower())
+        if output is None:
+            output = str(self._scope.get_unique_variable_name(operator.lower()))
         domain = "ai.onnx.ml" if operator.startswith("TreeEnsemble") else ""
         name = self._scope.get_unique_operator_name(operator)
         self._container.add_node(
@@ -178,9 +177,7 @@ def _ensemble(trees: Sequence[_Tree]) -> dict[str, Any]:
     # Each leaf of each tree, with its k values.
     leaves = joined(lambda tree: tree.leaf)
     widths = np.repeat([tree.values.shape[1] for tree in trees], sizes)[leaves]
-    targets = joined(
-        lambda t: np.tile(np.arange(t.values.shape[1]) + t.target, int(t.leaf.sum()))
-    )
+    targets = joined(lambda t: np.tile(np.arange(t.values.shape[1]) + t.target, int(t.leaf.sum())))
     return {
         "nodes_treeids": numbers.tolist(),
         "nodes_nodeids": nodes.tolist(),
