@@ -21,7 +21,7 @@ from mlops_assets.training import onnx_converters
 if TYPE_CHECKING:
     import onnx
 
-#: Operators of this version, and of ONNX-ML's; onnxruntime reads them from 1.14 on.
+#: No later operators than these, and of ONNX-ML; onnxruntime reads them from 1.14 on.
 OPSET, ML_OPSET = 18, 3
 #: What a conversion may take: some converters of skl2onnx never come to an end.
 SECONDS = 60.0
@@ -94,7 +94,7 @@ def convert(
                 options={id(pipeline): {"zipmap": False}} if classifies else None,
                 target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
             )
-            return _with_outputs(model, names).SerializeToString()
+            return _named(model, [name for name, _ in inputs], names).SerializeToString()
     except _TooLongError:
         raise TooSlowError(f"skl2onnx does not convert it within {seconds:g} s") from None
     except Exception as error:  # converters raise whatever the step they do not know makes them
@@ -184,26 +184,37 @@ def _from_columns(estimator: Any, features: Sequence[Feature]) -> Any:
     return Pipeline([("columns", columns), ("estimator", estimator)])
 
 
-def _with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """Name the first outputs as given, numbers 32 bits wide, and drop the others."""
+def _named(model: onnx.ModelProto, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
+    """Name inputs and the first outputs as given, numbers 32 bits wide, and drop other outputs."""
     import onnx
 
     graph, kept = model.graph, []
-    # skl2onnx's own names of the values inside may be these as well.
-    inside = {output.name: f"{output.name}.inside" for output in graph.output}
+    # skl2onnx spells the columns as identifiers, and its own values may be called as ours.
+    spelled = {entry.name: name for entry, name in zip(graph.input, inputs, strict=True)}
+    spelled |= {output.name: f"{output.name}.inside" for output in graph.output}
     for node in graph.node:
-        node.input[:] = [inside.get(name, name) for name in node.input]
-        node.output[:] = [inside.get(name, name) for name in node.output]
-    for output, name in zip(graph.output, names, strict=False):
+        node.input[:] = [spelled.get(name, name) for name in node.input]
+        node.output[:] = [spelled.get(name, name) for name in node.output]
+    for entry in graph.input:
+        entry.name = spelled[entry.name]
+    for output, name in zip(graph.output, outputs, strict=False):
         kind = output.type.tensor_type.elem_type
         if kind == onnx.TensorProto.DOUBLE:
             kind = onnx.TensorProto.FLOAT
-        graph.node.append(onnx.helper.make_node("Cast", [inside[output.name]], [name], to=kind))
+        graph.node.append(onnx.helper.make_node("Cast", [spelled[output.name]], [name], to=kind))
         kept.append(onnx.helper.make_tensor_value_info(name, kind, _shape(output)))
     del graph.output[:]
     graph.output.extend(kept)
     onnx.checker.check_model(model)
     return model
+
+
+def opset_of(model: bytes) -> int:
+    """The version of ONNX's operators that a model needs; at most OPSET."""
+    import onnx
+
+    versions = {e.domain: e.version for e in onnx.load_model_from_string(model).opset_import}
+    return versions[""]
 
 
 def _shape(output: onnx.ValueInfoProto) -> list[int | None]:

@@ -116,7 +116,7 @@ class _Trial:
         if not (self.folder / parity.ROWS).is_file():
             self._write_rows()
         found, reason = _measure(self.folder, self.wanted.tolerance)
-        record: Record = {"opset": onnx_export.OPSET, "precision": precision}
+        record: Record = {"opset": onnx_export.opset_of(model), "precision": precision}
         if found is None:
             return Export({**record, "status": "not_scored", "reason": reason})
         agrees = found.agrees(self.wanted.tolerance, self.wanted.labels)
