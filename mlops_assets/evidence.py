@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from mlops_assets.scoring.parity import Found
 from mlops_assets.scoring.schema import Ranges
 
 
@@ -73,17 +74,16 @@ class Parity(Record):
     one_sided: int
 
     @property
-    def compared(self) -> int:
-        """All rows that both were asked about."""
-        return self.rows + self.edge_rows
-
-    def agrees(self, tolerance: float, labels: float) -> bool:
-        """Whether the two are no further apart than this."""
-        return (
-            self.max_difference is not None
-            and self.max_difference <= tolerance
-            and self.differing_labels <= labels * self.compared
-            and not self.one_sided
+    def found(self) -> Found | None:
+        """The figures, for whoever has a tolerance; None where nothing could be compared."""
+        if self.max_difference is None:
+            return None
+        return Found(
+            rows=self.rows + self.edge_rows,
+            max_difference=self.max_difference,
+            differing_rows=self.differing_rows,
+            differing_labels=self.differing_labels,
+            one_sided=self.one_sided,
         )
 
 

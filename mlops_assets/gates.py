@@ -224,17 +224,12 @@ def _parity(facts: Facts, limits: ParityGate) -> Verdict:
             reason = f"model.yaml says serving.format: onnx, and {parity.reason}"
             return Verdict("parity", "closed", reason)
         return Verdict("parity", "not_applicable", f"serves from the pickle: {serving.reason}")
-    if parity is None or parity.max_difference is None:
+    found = parity and parity.found
+    if found is None:
         reason = "serves from ONNX, and nobody measured how far that agrees with the pickle"
         return Verdict("parity", "closed", reason)
-    text = (
-        f"ONNX and the pickle differ by {parity.max_difference:.2g} at most, tolerance "
-        f"{limits.tolerance:g}; labels differ in {parity.differing_labels} of {parity.compared} "
-        f"rows, share allowed {limits.labels:g}"
-    )
-    if parity.one_sided:
-        text += f"; {parity.one_sided} rows have an answer of one of the two alone"
-    agrees = parity.agrees(limits.tolerance, limits.labels)
+    agrees = found.agrees(limits.tolerance, limits.labels)
+    text = f"{found}; tolerance {limits.tolerance:g}, share of labels {limits.labels:g}"
     return Verdict("parity", "open" if agrees else "closed", text)
 
 

@@ -35,6 +35,8 @@ def model_card(manifest: Manifest, evidence: Evidence, owner: str, readme: str) 
         "## What it looks at",
         "Loss of score when one feature's values are shuffled.",
         importance,
+        "## Serving",
+        _table(("what", "value"), _serving(manifest, evidence)),
         "## Origin",
         _table(
             ("what", "value"),
@@ -70,6 +72,29 @@ def _slices(evidence: Evidence) -> list[str]:
         for s in evidence.slices
     ]
     return ["### Slices", _table(("column", "value", "rows", *names), rows)]
+
+
+def _serving(manifest: Manifest, evidence: Evidence) -> list[tuple[str, str]]:
+    serving, parity = manifest.serving, evidence.parity
+    rows = [
+        ("served from", "ONNX" if serving.format == "onnx" else "the pickle"),
+        ("why", serving.reason),
+        ("values out of contract", serving.ranges),
+    ]
+    if parity is not None and parity.found is not None:
+        rows += [
+            (
+                "compared",
+                f"{parity.rows} rows held out, {parity.edge_rows} of the contract's edges",
+            ),
+            ("greatest difference", f"{parity.max_difference:.2g}, tolerance {parity.tolerance:g}"),
+            (
+                "rows that differ",
+                f"{parity.differing_rows}, {parity.differing_labels} of them in their label",
+            ),
+            ("ONNX", f"opset {parity.opset}, numbers inside in {parity.precision} precision"),
+        ]
+    return rows
 
 
 def _number(value: float | None) -> str:

@@ -15,7 +15,7 @@ from mlops_assets.gates import (
     table,
     verdicts,
 )
-from mlops_assets.spec import ChampionGate, Gates, Threshold
+from mlops_assets.spec import ChampionGate, Gates, ParityGate, ParityLimits, Threshold
 
 MANIFEST: dict[str, Any] = {
     "model": "rent",
@@ -60,6 +60,7 @@ def facts(**changes: Any) -> Facts:
         "importance": [],
         "seconds": {},
     }
+    evidence["parity"] = changes.pop("parity", None)
     integrity = {"mismatched": [], "loads": True, "error": None, "max_difference": 0.0}
     values = {
         "manifest": Manifest.model_validate(manifest),
@@ -83,6 +84,29 @@ def comparison(value: float, width: float = 0.0, **changes: Any) -> Comparison:
         "metrics": {"r2": metric, "mean_absolute_error": metric},
     }
     return Comparison.model_validate({**content, **changes})
+
+
+ONNX = {"serving": {"format": "onnx", "reason": "ONNX agrees", "ranges": "warn"}}
+
+
+def parity(**changes: Any) -> dict[str, Any]:
+    """What was measured about a version that serves from ONNX."""
+    content = {
+        "status": "onnx",
+        "wanted": "auto",
+        "reason": "ONNX agrees",
+        "opset": 18,
+        "precision": "double",
+        "tolerance": 1e-4,
+        "labels": 0.001,
+        "rows": 950,
+        "edge_rows": 50,
+        "max_difference": 2e-5,
+        "differing_rows": 0,
+        "differing_labels": 0,
+        "one_sided": 0,
+    }
+    return {**content, **changes}
 
 
 GATES_OF_MODEL = Gates(
@@ -117,6 +141,32 @@ def test_a_good_version_passes_every_gate() -> None:
         ({"source": {"dirty": True}}, "provenance", "uncommitted files"),
         ({"source": {"on_branch": False}}, "provenance", "not on branch main"),
         ({"manifest": {"packages": {}}}, "provenance", "packages were not recorded"),
+        (
+            {"manifest": ONNX, "parity": parity(max_difference=3e-4, differing_rows=9)},
+            "parity",
+            "greatest difference 0.0003, 9 of 1000 rows differ; tolerance 0.0001",
+        ),
+        (
+            {"manifest": ONNX, "parity": parity(differing_labels=2, differing_rows=2)},
+            "parity",
+            "2 in their label; tolerance 0.0001, share of labels 0.001",
+        ),
+        (
+            {"manifest": ONNX, "parity": parity(one_sided=1, differing_rows=1)},
+            "parity",
+            "1 have an answer of one of the two alone",
+        ),
+        ({"manifest": ONNX}, "parity", "nobody measured"),
+        ({"manifest": ONNX, "parity": parity(max_difference=None)}, "parity", "nobody measured"),
+        (
+            {
+                "parity": parity(
+                    status="not_converted", wanted="onnx", reason="no form", max_difference=None
+                )
+            },
+            "parity",
+            "model.yaml says serving.format: onnx, and no form",
+        ),
         ({"integrity": {"mismatched": ["model.pkl"]}}, "integrity", "model.pkl"),
         ({"integrity": {"loads": False, "error": "no module x"}}, "integrity", "no module x"),
         ({"integrity": {"error": "predicts 3, was 4"}}, "integrity", "predicts 3, was 4"),
@@ -182,6 +232,54 @@ def test_a_development_environment_takes_uncommitted_and_bad_work_but_no_broken_
     assert all(v.passed for v in found.values())
     broken = judged(facts(integrity={"loads": False, "error": "x"}), development=True)
     assert broken["integrity"].status == "closed"
+    wrong = facts(manifest=ONNX, parity=parity(max_difference=0.5))
+    assert judged(wrong, development=True)["parity"].status == "closed"
+
+
+def test_parity_of_a_version_that_serves_from_onnx() -> None:
+    found = judged(facts(manifest=ONNX, parity=parity(differing_labels=1, differing_rows=1)))
+    assert found["parity"] == Verdict(
+        "parity",
+        "open",
+        "greatest difference 2e-05, 1 of 1000 rows differ, 1 in their label; tolerance 0.0001, "
+        "share of labels 0.001",
+    )
+
+
+def test_parity_of_a_version_that_serves_from_its_pickle() -> None:
+    reason = "skl2onnx does not convert it: no shape calculator"
+    serving = {"serving": {"format": "pickle", "reason": reason, "ranges": "warn"}}
+    measured = parity(status="differs", reason=reason, max_difference=0.5)
+    for found in (facts(manifest=serving), facts(manifest=serving, parity=measured)):
+        verdict = judged(found)["parity"]
+        assert (verdict.status, verdict.reason) == (
+            "not_applicable",
+            f"serves from the pickle: {reason}",
+        )
+    # Versions from before there was ONNX say nothing of it.
+    assert judged(facts())["parity"].status == "not_applicable"
+    assert "before there was ONNX" in judged(facts())["parity"].reason
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [
+        (ParityLimits(tolerance=1e-5), "closed"),
+        (ParityLimits(tolerance=5e-5), "open"),
+        (ParityLimits(labels=0.0), "closed"),
+        (ParityLimits(tolerance=1e-3, labels=0.9), "open"),
+    ],
+)
+def test_an_environment_tightens_parity(limits: ParityLimits, status: str) -> None:
+    found = facts(manifest=ONNX, parity=parity(differing_labels=1, differing_rows=1))
+    assert judged(found, parity=limits)["parity"].status == status
+
+
+def test_no_environment_loosens_parity() -> None:
+    found = facts(manifest=ONNX, parity=parity(max_difference=2e-4))
+    assert not judged(found, parity=ParityLimits(tolerance=0.5))["parity"].passed
+    model = GATES_OF_MODEL.model_copy(update={"parity": ParityGate(tolerance=3e-4)})
+    assert judged(found, model=model)["parity"].passed
 
 
 @given(st.floats(-1, 1), st.floats(0, 0.5), st.floats(-1, 1), st.floats(-1, 1), st.floats(0, 0.2))

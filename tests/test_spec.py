@@ -90,6 +90,41 @@ def test_mistakes(old: str, new: str, message: str) -> None:
     assert any(message in line for line in problems(GOOD.replace(old, new, 1)))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("serving: {format: onx}", "serving.format: input should be 'auto', 'onnx' or 'pickle'"),
+        ("serving: {ranges: error}", "serving.ranges: input should be 'ignore', 'warn' or"),
+        ("serving: {engine: fast}", "serving.engine: unknown key; allowed here: format, ranges"),
+    ],
+)
+def test_mistakes_about_serving(text: str, message: str) -> None:
+    assert any(line.startswith(message) for line in problems(f"{GOOD}{text}\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{tolerance: -1}", "gates.parity.tolerance: input should be greater than or equal to 0"),
+        ("{tolerance: 1}", "gates.parity.tolerance: input should be less than 1"),
+        ("{labels: some}", "gates.parity.labels: input should be a valid number; found 'some'"),
+        ("{rows: 3}", "gates.parity.rows: unknown key; allowed here: tolerance, labels"),
+    ],
+)
+def test_mistakes_about_parity(text: str, message: str) -> None:
+    assert any(line.startswith(message) for line in problems(f"{GOOD}  parity: {text}\n"))
+
+
+def test_serving_and_parity() -> None:
+    spec = parse_model(GOOD, "diabetes", "model.yaml")
+    assert (spec.serving.format, spec.serving.ranges) == ("auto", "warn")
+    assert (spec.gates.parity.tolerance, spec.gates.parity.labels) == (1e-4, 0.001)
+    text = f"{GOOD}  parity: {{tolerance: 1e-6, labels: 0}}\nserving: {{format: onnx}}\n"
+    spec = parse_model(text, "diabetes", "model.yaml")
+    assert (spec.gates.parity.tolerance, spec.gates.parity.labels) == (1e-6, 0.0)
+    assert spec.serving.format == "onnx"
+
+
 def test_a_file_that_is_no_mapping() -> None:
     assert problems("- 1") == ["must be a mapping with the keys owner, task, data, gates"]
 

@@ -149,6 +149,7 @@ def _metadata(reference: TrainedModel, folder: Path) -> dict[str, Any]:
         "training_rows": evidence.holdout.training_rows,
         "holdout_rows": evidence.holdout.rows,
         "identity": reference.identity,
+        "parity": evidence.parity.reason if evidence.parity else "",
         "seconds": dg.MetadataValue.json(evidence.seconds),
         "path": dg.MetadataValue.path(str(folder)),
     }

@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from mlops_assets.scoring.parity import apart
 from mlops_assets.scoring.predictor import MANIFEST, SAMPLE, Predictor, read_manifest
 
 EVIDENCE = "evidence.json"
-#: Greatest difference of two numbers that count as the same prediction of a pickle.
+#: Greatest relative difference of two numbers that count as the same prediction of a pickle.
 TOLERANCE = 1e-9
 
 
@@ -55,9 +56,10 @@ def verify(bundle: Path, digest: str | None = None) -> dict[str, Any]:
 
 
 def tolerance(predictor: Predictor, bundle: Path) -> float:
-    """How far a version's answers may be from its sample's, which are the pickle's."""
+    """How far a version's answers may be from its sample's, which are the pickle's in training."""
     if predictor.format == "pickle":
         return TOLERANCE
+    # It was found to keep this.
     return json.loads((bundle / EVIDENCE).read_bytes())["parity"]["tolerance"]
 
 
@@ -72,20 +74,28 @@ def mismatched(bundle: Path, manifest: dict[str, Any]) -> list[str]:
 
 
 def difference(predictor: Predictor, bundle: Path) -> float:
-    """Greatest difference between now and training, as ``parity`` has it; a label's is 1."""
+    """Greatest difference between now and training; labels differ by 1 or not at all.
+
+    A pickle's is relative, that of ONNX as ``parity`` has it.
+    """
+    measure = _relative if predictor.format == "pickle" else apart
     sample = json.loads((bundle / SAMPLE).read_bytes())
     answer = predictor.predict(sample["input"])
     pairs = list(zip(answer.values, sample["output"], strict=True))
     if sample.get("probabilities") is not None:
         for now, then in zip(answer.probabilities or [], sample["probabilities"], strict=True):
             pairs += zip(now, then, strict=True)
-    return max((_distance(now, then) for now, then in pairs), default=0.0)
+    return max((_distance(now, then, measure) for now, then in pairs), default=0.0)
 
 
-def _distance(now: Any, then: Any) -> float:
+def _distance(now: Any, then: Any, measure: Callable[[float, float], float]) -> float:
     if type(now) is float or type(then) is float:
-        return apart(then, now)
+        return measure(then, now)
     return 0.0 if now == then else 1.0
+
+
+def _relative(then: float, now: float) -> float:
+    return abs(now - then) / max(abs(now), abs(then), 1e-12)
 
 
 def _import_ahead() -> None:

@@ -7,6 +7,7 @@ import pickletools
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from mlops_assets.training.source import Source
 
 #: Read by every Python from 3.8 on.
 PROTOCOL = 5
-#: What every version needs to be loaded and asked.
+#: What every version needs for its pickle to be loaded and asked.
 ALWAYS = ("scikit-learn", "pandas", "cloudpickle")
 
 
@@ -65,9 +66,15 @@ def write_sample(estimator: Any, side: Side, schema: Schema, without: set[int], 
     write_atomic(path, to_json(content))
 
 
-def write_requirements(model: Path, path: Path) -> None:
-    """The exact versions of the packages that loading the model needs, and of what these need."""
-    needed = {*ALWAYS, *_distributions(_modules(model.read_bytes()))}
+def write_requirements(model: Path, also: Sequence[str], path: Path) -> None:
+    """The exact versions of the packages that a version needs, and of what these need.
+
+    Args:
+        model: the pickle.
+        also: packages beside those that loading it needs.
+        path: of ``requirements.txt``.
+    """
+    needed = {*ALWAYS, *also, *_distributions(_modules(model.read_bytes()))}
     found: dict[str, str] = {}
     while needed:
         name = needed.pop()

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from mlops_assets.files import to_json, write_atomic
 from mlops_assets.scoring.schema import Feature, Schema
-from mlops_assets.training import evaluation, export, parity
+from mlops_assets.training import evaluation, export, onnx_export, parity
 from mlops_assets.training.data import Side, SplitRule, read_sides, side_of
 from mlops_assets.training.errors import TrainingProblem, own_errors
 from mlops_assets.training.metrics import Judged
@@ -26,7 +26,7 @@ Labels = np.ndarray[Any, Any]
 
 
 class Clock:
-    """Seconds of each stage."""
+    """Seconds of each stage, which may come in parts."""
 
     def __init__(self, started: float) -> None:
         self.seconds: dict[str, float] = {}
@@ -35,7 +35,7 @@ class Clock:
     def lap(self, name: str) -> None:
         """The stage that ends now."""
         now = time.perf_counter()
-        self.seconds[name] = round(now - self._last, 4)
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + now - self._last, 4)
         self._last = now
 
 
@@ -89,7 +89,17 @@ def train(request: dict[str, Any], output: Path, log: Log, started: float) -> No
         "importance": importance,
     }
     clock.lap("evaluate")
-    agreement = write_estimator(estimator, source, holdout, judged, request, output)
+    export.write_model(estimator, source, output / "model.pkl")
+    clock.lap("export")
+    schema = schema_of(request, estimator, judged)
+    wanted = wanted_of(spec)
+    exported = parity.export(estimator, output / "model.pkl", schema, holdout.table, wanted)
+    log(
+        f"serves from {'the pickle' if exported.model is None else 'ONNX'}: "
+        f"{exported.record['reason']}"
+    )
+    clock.lap("parity")
+    write_answers(exported, estimator, source, holdout, judged, schema, output)
     clock.lap("export")
     from mlops_assets.training.pictures import draw
 
@@ -98,7 +108,7 @@ def train(request: dict[str, Any], output: Path, log: Log, started: float) -> No
     if request.get("champion"):
         compare_with_champion(request, estimator, labels, rule, digest, output)
         clock.lap("compare")
-    found = {**evidence, "parity": agreement, "seconds": clock.seconds}
+    found = {**evidence, "parity": exported.record, "seconds": clock.seconds}
     write_atomic(output / "evidence.json", to_json(found))
 
 
@@ -112,9 +122,10 @@ def features_of(spec: dict[str, Any]) -> list[Feature]:
     ]
 
 
-def schema_of(request: dict[str, Any], labels: list[Any] | None) -> Schema:
-    """Input and output of the version to be; ``labels`` None for a regression."""
+def schema_of(request: dict[str, Any], estimator: Any, judged: Judged) -> Schema:
+    """Input and output of the version to be."""
     spec = request["spec"]
+    labels = None if judged.labels is None else export.plain_labels(estimator, judged.labels)
     return Schema(
         model=request["model"],
         task=spec["task"],
@@ -122,6 +133,13 @@ def schema_of(request: dict[str, Any], labels: list[Any] | None) -> Schema:
         features=tuple(features_of(spec)),
         labels=None if labels is None else tuple(labels),
     )
+
+
+def wanted_of(spec: dict[str, Any]) -> parity.Wanted:
+    """What model.yaml asks of a conversion."""
+    # A converter that never comes to an end must leave training the time to do so.
+    seconds = min(onnx_export.SECONDS, spec["timeout_seconds"] / 4)
+    return parity.Wanted(spec["serving"]["format"], **spec["gates"]["parity"], seconds=seconds)
 
 
 def split_rule_of(spec: dict[str, Any]) -> SplitRule:
@@ -171,36 +189,31 @@ def labels_of(task: str, training: Side, holdout: Side, estimator: Any) -> Label
     return labels
 
 
-def write_estimator(
+def write_answers(
+    found: parity.Export,
     estimator: Any,
     source: Source,
     holdout: Side,
     judged: Judged,
-    request: dict[str, Any],
+    schema: Schema,
     output: Path,
-) -> dict[str, Any]:
-    """The estimator's own files: pickle, ONNX, a sample, what it needs, its labels.
-
-    Returns:
-        how far ONNX and the pickle agree, for the evidence.
-    """
-    spec = request["spec"]
-    export.write_model(estimator, source, output / "model.pkl")
-    labels = None if judged.labels is None else export.plain_labels(estimator, judged.labels)
-    schema = schema_of(request, labels)
-    wanted = {"format": spec["serving"]["format"], **spec["gates"]["parity"]}
-    record, differing = parity.export(estimator, schema, holdout.table, wanted, output)
+) -> None:
+    """Beside the pickle: ONNX if it may serve, a sample, what all of it needs, its labels."""
+    if found.model is not None:
+        write_atomic(output / "model.onnx", found.model)
     with own_errors(source.root, "predicting with the estimator of train.py"):
-        export.write_sample(estimator, holdout, schema, set(differing), output / "sample.json")
-    export.write_requirements(output / "model.pkl", output / "requirements.txt")
+        export.write_sample(
+            estimator, holdout, schema, set(found.label_rows), output / "sample.json"
+        )
+    also = () if found.model is None else ("onnxruntime",)
+    export.write_requirements(output / "model.pkl", also, output / "requirements.txt")
     described = {
-        "labels": labels,
-        "format": "onnx" if record["status"] == "onnx" else "pickle",
-        "reason": record["reason"],
+        "labels": None if schema.labels is None else list(schema.labels),
+        "format": "pickle" if found.model is None else "onnx",
+        "reason": found.record["reason"],
         "predictions": export.deciles(judged),
     }
     write_atomic(output / "estimator.json", to_json(described))
-    return record
 
 
 def compare_with_champion(

@@ -5,25 +5,32 @@ That a conversion succeeds proves nothing; ``parity`` does.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import signal
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from mlops_assets.scoring.schema import Feature
-from mlops_assets.scoring.session import LABEL, PREDICTION, PROBABILITIES
+from mlops_assets.training import onnx_converters
 
 if TYPE_CHECKING:
     import onnx
 
-#: Operators of this version; onnxruntime reads it from 1.14 on, in every language.
-OPSET = 18
-ML_OPSET = 3
+#: No later operators than these, and of ONNX-ML; onnxruntime reads them from 1.14 on.
+OPSET, ML_OPSET = 18, 3
+#: What a conversion may take: some converters of skl2onnx never come to an end.
+SECONDS = 60.0
 #: A text that no data holds: an imputer that looks for it leaves every text as it is.
 NO_TEXT = "\0"
+#: A value of each type, for a frame of which nothing but the types matters.
+_FILLER = {"float": 0.0, "integer": 0, "boolean": False, "string": ""}
 
+#: Width of the numbers inside.
 Precision = Literal["double", "float"]
 
 
@@ -31,8 +38,20 @@ class NotConvertedError(Exception):
     """The estimator has no ONNX form; the message is one sentence."""
 
 
+class TooSlowError(NotConvertedError):
+    """It would perhaps be converted some day."""
+
+
+class _TooLongError(BaseException):
+    """Passes through a converter that catches every Exception."""
+
+
 def convert(
-    estimator: Any, features: Sequence[Feature], classifies: bool, precision: Precision
+    estimator: Any,
+    features: Sequence[Feature],
+    classifies: bool,
+    precision: Precision,
+    seconds: float = SECONDS,
 ) -> bytes:
     """Convert an estimator that was fitted on the frame of ``features``.
 
@@ -40,7 +59,8 @@ def convert(
         estimator: fitted; it is not changed.
         features: the columns of its frame, in training order.
         classifies: whether it predicts labels.
-        precision: of the numbers between inputs and outputs, which are 32 bits wide at the end.
+        precision: of the numbers between inputs and outputs; the latter have 32 bits.
+        seconds: that it may take.
 
     Returns:
         the model: inputs of shape [n, 1] under the columns' names; output ``prediction``, or
@@ -48,30 +68,57 @@ def convert(
 
     Raises:
         NotConvertedError: a column or a step has no ONNX form.
+        TooSlowError: it takes longer.
     """
     times = [feature.name for feature in features if feature.type == "timestamp"]
     if times:
-        raise NotConvertedError(f"ONNX has no timestamps: {', '.join(times)}")
+        raise NotConvertedError(f"ONNX has no timestamps, and {', '.join(times)} is one")
     import skl2onnx
 
-    pipeline = _from_columns(_with_text_imputers(estimator), features)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model: Any = skl2onnx.convert_sklearn(
-                pipeline,
-                name="model",
-                initial_types=[(f.name, _input_type(f, precision)) for f in features],
-                options={id(pipeline): {"zipmap": False}} if classifies else None,
-                target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
-            )
-    except Exception as error:  # converters raise whatever the step they do not know makes them
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise NotConvertedError(f"skl2onnx does not convert it: {first}") from error
+    from mlops_assets.scoring.session import LABEL, PREDICTION, PROBABILITIES
+
     names = [PREDICTION]
     if classifies:
         names = [LABEL, PROBABILITIES] if hasattr(estimator, "predict_proba") else [LABEL]
-    return _with_outputs(model, names).SerializeToString()
+    inputs = [(feature.name, _input_type(feature, precision)) for feature in features]
+    try:
+        with _within(seconds), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            onnx_converters.register()
+            pipeline = _from_columns(_mended(estimator), features)
+            model: Any = skl2onnx.convert_sklearn(
+                pipeline,
+                name="model",
+                initial_types=inputs,
+                # Probabilities as one array.
+                options={id(pipeline): {"zipmap": False}} if classifies else None,
+                target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
+            )
+            return _named(model, [name for name, _ in inputs], names).SerializeToString()
+    except _TooLongError:
+        raise TooSlowError(f"skl2onnx does not convert it within {seconds:g} s") from None
+    except Exception as error:  # converters raise whatever the step they do not know makes them
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise NotConvertedError(f"skl2onnx does not convert it: {first}") from error
+
+
+@contextlib.contextmanager
+def _within(seconds: float) -> Generator[None]:
+    """Interrupt the block after so long, where the system can: in the main thread, on POSIX."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def expired(*_: object) -> None:
+        raise _TooLongError
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _input_type(feature: Feature, precision: Precision) -> Any:
@@ -89,24 +136,26 @@ def _input_type(feature: Feature, precision: Precision) -> Any:
     return data_types.FloatTensorType([None, 1])
 
 
-def _with_text_imputers(estimator: Any) -> Any:
-    """A copy whose imputers of texts look for a text, as their converter wants.
-
-    A missing text is the empty one in every frame, so those that look for NaN never find any.
-    """
-    from sklearn.impute import SimpleImputer
-
+def _mended(estimator: Any) -> Any:
+    """A copy without what no converter takes, though no prediction depends on it."""
     found = copy.deepcopy(estimator)
-    for step in _parts(found):
-        if not isinstance(step, SimpleImputer) or isinstance(step.missing_values, str):
-            continue
-        if hasattr(step, "statistics_") and np.asarray(step.statistics_).dtype.kind == "O":
-            step.set_params(missing_values=NO_TEXT)
+    for part in _parts(found):
+        kind = type(part).__name__
+        if kind == "VotingClassifier":
+            part.flatten_transform = False  # of transform, which nobody calls
+        elif kind == "SimpleImputer" and _looks_for_no_text(part):
+            part.missing_values = NO_TEXT
     return found
 
 
+def _looks_for_no_text(imputer: Any) -> bool:
+    """Whether it is one of texts, and never finds any: a missing text is the empty one."""
+    of_texts = np.asarray(getattr(imputer, "statistics_", 0.0)).dtype.kind == "O"
+    return of_texts and not isinstance(imputer.missing_values, str)
+
+
 def _parts(estimator: Any) -> Iterator[Any]:
-    """An estimator and every fitted one inside it."""
+    """An estimator and every one inside it, fitted or not."""
     from sklearn.base import BaseEstimator
 
     waiting: list[Any] = [estimator]
@@ -126,36 +175,46 @@ def _from_columns(estimator: Any, features: Sequence[Feature]) -> Any:
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
 
-    if any(isinstance(part, ColumnTransformer) for part in _parts(estimator)):
-        return estimator
     from mlops_assets.scoring.frame import to_frame
 
-    filler = {"float": 0.0, "integer": 0, "boolean": False, "string": ""}
-    frame = to_frame({f.name: [filler[f.type]] for f in features}, features)
+    if any(isinstance(part, ColumnTransformer) for part in _parts(estimator)):
+        return estimator
+    frame = to_frame({f.name: [_FILLER[f.type]] for f in features}, features)
     columns = ColumnTransformer([("all", "passthrough", list(frame.columns))]).fit(frame)
     return Pipeline([("columns", columns), ("estimator", estimator)])
 
 
-def _with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """Name the first outputs as given, numbers 32 bits wide, and drop the others."""
+def _named(model: onnx.ModelProto, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
+    """Name inputs and the first outputs as given, numbers 32 bits wide, and drop other outputs."""
     import onnx
 
     graph, kept = model.graph, []
-    # skl2onnx's own names of the values inside may be these as well.
-    inside = {output.name: f"{output.name}.inside" for output in graph.output}
+    # skl2onnx spells the columns as identifiers, and its own values may be called as ours.
+    spelled = {entry.name: name for entry, name in zip(graph.input, inputs, strict=True)}
+    spelled |= {output.name: f"{output.name}.inside" for output in graph.output}
     for node in graph.node:
-        node.input[:] = [inside.get(name, name) for name in node.input]
-        node.output[:] = [inside.get(name, name) for name in node.output]
-    for output, name in zip(graph.output, names, strict=False):
+        node.input[:] = [spelled.get(name, name) for name in node.input]
+        node.output[:] = [spelled.get(name, name) for name in node.output]
+    for entry in graph.input:
+        entry.name = spelled[entry.name]
+    for output, name in zip(graph.output, outputs, strict=False):
         kind = output.type.tensor_type.elem_type
         if kind == onnx.TensorProto.DOUBLE:
             kind = onnx.TensorProto.FLOAT
-        graph.node.append(onnx.helper.make_node("Cast", [inside[output.name]], [name], to=kind))
+        graph.node.append(onnx.helper.make_node("Cast", [spelled[output.name]], [name], to=kind))
         kept.append(onnx.helper.make_tensor_value_info(name, kind, _shape(output)))
     del graph.output[:]
     graph.output.extend(kept)
     onnx.checker.check_model(model)
     return model
+
+
+def opset_of(model: bytes) -> int:
+    """The version of ONNX's operators that a model needs; at most OPSET."""
+    import onnx
+
+    versions = {e.domain: e.version for e in onnx.load_model_from_string(model).opset_import}
+    return versions[""]
 
 
 def _shape(output: onnx.ValueInfoProto) -> list[int | None]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,110 +20,141 @@ from mlops_assets.scoring import parity
 from mlops_assets.scoring.pickled import Pickled
 from mlops_assets.scoring.schema import Feature, Schema
 from mlops_assets.training import onnx_export
-from mlops_assets.training.onnx_export import NotConvertedError, Precision
+from mlops_assets.training.onnx_export import NotConvertedError, Precision, TooSlowError
 
 #: Rows that are scored, and lie in memory as Python's own objects, at a time.
 CHUNK_ROWS = 10_000
-#: As exact as the pickle, where the operators that are needed have it; else as narrow as possible.
+#: As exact as the pickle, where onnxruntime has the operators that it takes; else what it has.
 PRECISIONS: tuple[Precision, ...] = ("double", "float")
 #: A text that is no category of anybody's.
 UNSEEN = "(unseen)"
 
 Columns = dict[str, list[Any]]
+Record = dict[str, Any]
 
 
-def export(
-    estimator: Any, schema: Schema, rows: pa.Table, wanted: dict[str, Any], output: Path
-) -> tuple[dict[str, Any], list[int]]:
-    """Write ``model.onnx`` beside ``model.pkl`` if it may be served from.
+@dataclass(frozen=True)
+class Wanted:
+    """What model.yaml says."""
+
+    #: ``serving.format``.
+    format: str
+    #: ``gates.parity``: of every number, and share of rows with another label.
+    tolerance: float
+    labels: float
+    #: What a conversion may take.
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Export:
+    """What came of it."""
+
+    #: ``parity`` of evidence.json.
+    record: Record
+    #: The model that may be served from, if there is one.
+    model: bytes | None = None
+    #: The first rows that it gives another label than the pickle.
+    label_rows: tuple[int, ...] = ()
+    #: Another attempt would end the same.
+    final: bool = False
+
+
+def export(estimator: Any, pickle: Path, schema: Schema, rows: pa.Table, wanted: Wanted) -> Export:
+    """Convert an estimator, and measure how far the model answers as its pickle does.
 
     Args:
-        estimator: as it was pickled.
+        estimator: fitted.
+        pickle: its file.
         schema: of the version that it becomes.
         rows: the held-out rows.
-        wanted: ``format`` of model.yaml's serving; ``tolerance`` and ``labels`` of its
-            gates.parity.
-        output: holds ``model.pkl``.
-
-    Returns:
-        the record of evidence.json, and the first rows whose label differs.
+        wanted: what model.yaml says.
     """
-    record: dict[str, Any] = {
-        "status": "pickle", "wanted": wanted["format"], "reason": "", "opset": None,
-        "precision": None, "tolerance": wanted["tolerance"], "labels": wanted["labels"],
-        "rows": 0, "edge_rows": 0,
-        "max_difference": None, "differing_rows": 0, "differing_labels": 0, "one_sided": 0,
+    record: Record = {
+        "status": "pickle", "reason": "model.yaml says serving.format: pickle",
+        "wanted": wanted.format, "tolerance": wanted.tolerance, "labels": wanted.labels,
+        "opset": None, "precision": None, "rows": 0, "edge_rows": 0, "max_difference": None,
+        "differing_rows": 0, "differing_labels": 0, "one_sided": 0,
     }  # fmt: skip
-    if wanted["format"] == "pickle":
-        return {**record, "reason": "model.yaml says serving.format: pickle"}, []
+    if wanted.format == "pickle":
+        return Export(record)
+    found = Export(record)
     with tempfile.TemporaryDirectory(prefix="parity-") as name:
-        folder = Path(name)
-        classifies = schema.labels is not None
+        trial = _Trial(estimator, pickle, schema, rows, wanted, Path(name))
         for precision in PRECISIONS:
-            try:
-                model = onnx_export.convert(estimator, schema.features, classifies, precision)
-            except NotConvertedError as error:
-                record |= {"status": "not_converted", "reason": str(error)}
-                continue
-            if not record["rows"]:
-                pickled = Pickled((output / "model.pkl").read_bytes(), schema)
-                record |= _write_rows(pickled, schema, rows, folder)
-            write_atomic(folder / parity.MODEL, model)
-            found = _measure(folder, wanted["tolerance"])
-            label_rows = found.pop("label_rows", [])
-            record |= {"opset": onnx_export.OPSET, "precision": precision, **found}
-            record |= _judged(record)
-            if record["status"] == "onnx":
-                write_atomic(output / "model.onnx", model)
-                return record, label_rows
-    return record, []
+            tried = trial.run(precision)
+            # How far a model is off says more than why the other one was not made.
+            if tried.model is not None or found.record["status"] != "differs":
+                found = Export({**record, **tried.record}, tried.model, tried.label_rows)
+            if tried.model is not None or tried.final:
+                break
+    return found
 
 
-def _judged(record: dict[str, Any]) -> dict[str, str]:
-    if record["max_difference"] is None:
-        return {"status": "not_scored"}
-    total = record["rows"] + record["edge_rows"]
-    text = (
-        f"greatest difference {record['max_difference']:.2g}, {record['differing_rows']} of "
-        f"{total} rows differ"
-    )
-    agrees = (
-        record["max_difference"] <= record["tolerance"]
-        and record["differing_labels"] <= record["labels"] * total
-        and not record["one_sided"]
-    )
-    if agrees:
-        return {"status": "onnx", "reason": f"ONNX agrees with the pickle: {text}"}
-    return {"status": "differs", "reason": f"ONNX differs from the pickle: {text}"}
+@dataclass(frozen=True)
+class _Trial:
+    """An estimator, converted and measured in one precision after the other."""
 
+    estimator: Any
+    pickle: Path
+    schema: Schema
+    rows: pa.Table
+    wanted: Wanted
+    #: Where the measuring process looks.
+    folder: Path
 
-def _write_rows(model: Pickled, schema: Schema, rows: pa.Table, folder: Path) -> dict[str, int]:
-    """Write manifest and rows with the pickle's answers; how many are held out, how many edges."""
-    manifest = {
-        "model": schema.model,
-        "task": schema.task,
-        "target": schema.target,
-        "features": [feature.to_dict() for feature in schema.features],
-        "labels": None if schema.labels is None else list(schema.labels),
-    }
-    write_atomic(folder / parity.MANIFEST, to_json(manifest))
-    edges = edge_rows(schema.features, rows)
-    with (folder / parity.ROWS).open("w", encoding="utf-8") as file:
-        for columns in (*_chunks(schema, rows), edges):
-            count = len(columns[schema.names[0]])
-            line = {
-                "columns": columns,
-                "rows": count,
-                "answers": parity.answers(model, columns, count),
-            }
-            file.write(json.dumps(line) + "\n")
-    return {"rows": rows.num_rows, "edge_rows": len(edges[schema.names[0]])}
+    def run(self, precision: Precision) -> Export:
+        """Convert and measure."""
+        features, classifies = self.schema.features, self.schema.labels is not None
+        seconds = self.wanted.seconds
+        try:
+            model = onnx_export.convert(self.estimator, features, classifies, precision, seconds)
+        except NotConvertedError as error:
+            record = {"status": "not_converted", "reason": str(error)}
+            return Export(record, final=isinstance(error, TooSlowError))
+        write_atomic(self.folder / parity.MODEL, model)
+        if not (self.folder / parity.ROWS).is_file():
+            self._write_rows()
+        found, reason = _measure(self.folder, self.wanted.tolerance)
+        record: Record = {"opset": onnx_export.opset_of(model), "precision": precision}
+        if found is None:
+            return Export({**record, "status": "not_scored", "reason": reason})
+        agrees = found.agrees(self.wanted.tolerance, self.wanted.labels)
+        record |= {
+            "status": "onnx" if agrees else "differs",
+            "reason": f"ONNX {'agrees with' if agrees else 'differs from'} the pickle: {found}",
+            "rows": self.rows.num_rows,
+            "edge_rows": found.rows - self.rows.num_rows,
+            "max_difference": found.max_difference,
+            "differing_rows": found.differing_rows,
+            "differing_labels": found.differing_labels,
+            "one_sided": found.one_sided,
+        }
+        return Export(record, model if agrees else None, tuple(found.label_rows))
 
+    def _write_rows(self) -> None:
+        """Write the schema, and the rows with the pickle's answers."""
+        schema = self.schema
+        manifest = {
+            "model": schema.model,
+            "task": schema.task,
+            "target": schema.target,
+            "features": [feature.to_dict() for feature in schema.features],
+            "labels": None if schema.labels is None else list(schema.labels),
+        }
+        write_atomic(self.folder / parity.MANIFEST, to_json(manifest))
+        model = Pickled(self.pickle.read_bytes(), schema)
+        with (self.folder / parity.ROWS).open("w", encoding="utf-8") as file:
+            for columns in (*self._chunks(), edge_rows(schema.features, self.rows)):
+                count = len(columns[schema.names[0]])
+                answers = parity.answers(model, columns, count)
+                line = {"columns": columns, "rows": count, "answers": answers}
+                file.write(json.dumps(line) + "\n")
 
-def _chunks(schema: Schema, rows: pa.Table) -> Iterator[Columns]:
-    for start in range(0, rows.num_rows, CHUNK_ROWS):
-        part = rows.slice(start, CHUNK_ROWS)
-        yield {name: part.column(name).to_pylist() for name in schema.names}
+    def _chunks(self) -> Iterator[Columns]:
+        for start in range(0, self.rows.num_rows, CHUNK_ROWS):
+            part = self.rows.slice(start, CHUNK_ROWS)
+            yield {name: part.column(name).to_pylist() for name in self.schema.names}
 
 
 def edge_rows(features: Sequence[Feature], rows: pa.Table) -> Columns:
@@ -134,7 +167,8 @@ def edge_rows(features: Sequence[Feature], rows: pa.Table) -> Columns:
     found = [base]
     for feature in features:
         found += [{**base, feature.name: value} for value in _edges(feature)]
-    found.append({**base, **{f.name: None for f in features if f.nullable}})
+    if any(feature.nullable for feature in features):
+        found.append({**base, **{f.name: None for f in features if f.nullable}})
     return {f.name: [row[f.name] for row in found] for f in features}
 
 
@@ -146,28 +180,29 @@ def _complete_row(features: Sequence[Feature], rows: pa.Table) -> dict[str, Any]
 
 
 def _edges(feature: Feature) -> list[Any]:
-    found: list[Any] = [b for b in (feature.minimum, feature.maximum) if b is not None]
-    if feature.type == "integer":
-        found = [int(bound) for bound in found]
+    whole = feature.type == "integer"
+    found: list[Any] = []
+    if feature.minimum is not None:
+        found.append(math.ceil(feature.minimum) if whole else feature.minimum)
+    if feature.maximum is not None:
+        found.append(math.floor(feature.maximum) if whole else feature.maximum)
     known = list(feature.categories or ())
     found += known
     if feature.type == "string":
         found.append(UNSEEN)
-    elif known:
-        found.append(max(known) + 1)
     elif feature.type == "boolean":
         found += [False, True]
+    elif known:
+        found.append(max(known) + 1)
     return [*found, None] if feature.nullable else found
 
 
-def _measure(folder: Path, tolerance: float) -> dict[str, Any]:
-    """What a process without any of training's packages finds."""
+def _measure(folder: Path, tolerance: float) -> tuple[parity.Found | None, str]:
+    """What a process without any of training's packages finds, or why it finds nothing."""
     command = [sys.executable, "-P", "-m", "mlops_assets.scoring.parity", str(folder)]
     done = subprocess.run([*command, repr(tolerance)], capture_output=True, check=False)
-    if done.returncode:
-        tail = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        reason = f"the model cannot be scored: {tail[0]}"
-        return {"max_difference": None, "reason": reason}
-    found = json.loads(done.stdout)
-    del found["classifies"]
-    return found
+    if done.returncode == 0:
+        return parity.Found(**json.loads(done.stdout)), ""
+    tail = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+    reason = tail[0] if tail else f"the process ended with exit code {done.returncode}"
+    return None, f"the model cannot be scored: {reason}"

@@ -84,7 +84,10 @@ def test_profiles_that_are_not_there(tmp_path: Path) -> None:
         ({"quality": {"r2": {"minimum": 0.4}}}, "0.4 is looser than model.yaml's 0.5"),
         ({"quality": {"f1": {"minimum": 0.4}}}, "gates.rent.quality.f1: no such metric"),
         ({"champion": {"metric": "r2", "tolerance": 0.2}}, "0.2 is looser than model.yaml's 0.05"),
+        ({"parity": {"tolerance": 0.01}}, "parity.tolerance: 0.01 is looser than model.yaml's"),
+        ({"parity": {"labels": 0.01}}, "gates.rent.parity.labels: 0.01 is looser than"),
         ({"quality": {"r2": {"minimum": 0.6}}}, None),
+        ({"parity": {"tolerance": 1e-6, "labels": 0.0}}, None),
         ({"champion": {"metric": "r2", "tolerance": 0.0}}, None),
     ],
 )

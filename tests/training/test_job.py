@@ -93,7 +93,19 @@ def test_regression_writes_everything_and_nothing_else(trained) -> None:
     slices = {(s["column"], s["value"]): s["rows"] for s in evidence["slices"]}
     assert set(slices) == {("district", None), ("district", "north"), ("district", "south")}
     assert sum(slices.values()) == evidence["holdout"]["rows"]
-    assert "scikit-learn==" in (case.output / "requirements.txt").read_text()
+    requirements = (case.output / "requirements.txt").read_text()
+    assert "scikit-learn==" in requirements
+    assert "onnxruntime==" in requirements
+    assert {"export", "parity"} <= set(evidence["seconds"])
+    parity = evidence["parity"]
+    assert (parity["status"], parity["rows"]) == ("onnx", evidence["holdout"]["rows"])
+    # Area and rooms at their bounds, two districts, an unseen one, none, and that once more.
+    assert parity["edge_rows"] == 1 + 3 + 2 + 1 + 1 + 1
+    described = read_json(case.output / "estimator.json")
+    assert (described["format"], described["reason"]) == ("onnx", parity["reason"])
+    deciles = described["predictions"]
+    assert deciles == sorted(deciles)
+    assert len(deciles) == 9
     assert not list((case.folder / "source").rglob("*.pyc"))
 
 
