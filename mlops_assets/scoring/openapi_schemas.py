@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from mlops_assets.scoring.inference_protocol import metadata
-from mlops_assets.scoring.responder import label_name
 from mlops_assets.scoring.schema import Feature, Schema
 from mlops_assets.scoring.table import GREATEST, INTEGERS
 
@@ -169,7 +168,7 @@ def _prediction(schema: Schema) -> Json:
     value: Json = {"type": "number"} if schema.labels is None else {"enum": list(schema.labels)}
     properties = {"predictions": _array(value, least=1), "warnings": _array(STRING, least=1)}
     if schema.labels is not None:
-        shares = {label_name(label): {"type": "number"} for label in schema.labels}
+        shares = {name: {"type": "number"} for name in schema.label_names}
         properties["probabilities"] = _array(_object(shares, closed=True), least=1)
     return {**_object(properties, closed=True), "required": ["predictions"]}
 
