@@ -76,7 +76,7 @@ class Book:
         self.source = source
         self.report = FileReport(source.path, title)
         self.open_ends: list[str] = []
-        self._problems: list[str] = []
+        self._problems: list[tuple[int, str]] = []
         self._left = dict(source.entries)
         #: Keys that v1 read, with what it ran with and where that went.
         self._ran: dict[str, str] = {}
@@ -164,7 +164,7 @@ class Book:
     def problem(self, entry: Entry | None, text: str, key: str = "") -> None:
         """Something that cannot be converted, with its mend."""
         line, name = (entry.line, entry.key) if entry else (1, key)
-        self._problems.append(f"line {line}: {name}: {text}")
+        self._problems.append((line, f"line {line}: {name}: {text}"))
 
     def close(self) -> None:
         """Explain what nobody took.
@@ -184,7 +184,7 @@ class Book:
                 "written again below; v1 took that",
             )
         if self._problems:
-            raise SpecError(self.source.path, self._problems)
+            raise SpecError(self.source.path, [text for _, text in sorted(self._problems)])
 
     def _explain(self, entry: Entry) -> None:
         found = Found(entry.key, entry, entry.value)

@@ -162,9 +162,8 @@ def older(book: Book, folder: Path) -> dict[str, Any] | None:
     else:
         book.lose(runtime, "online endpoints of v2 have no Spark; rewrite score.py")
     registry = "baseImageRegistry"
-    address = book.take(registry, values.text)
-    if address.entry is None:
-        address = book.take(f"{registry}.address", values.text)
+    grouped = isinstance(book.source.group(registry), dict)
+    address = book.take(f"{registry}.address" if grouped else registry, values.text)
     image = _image_of(
         book,
         book.take("baseImage", values.text),

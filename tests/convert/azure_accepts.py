@@ -1,5 +1,6 @@
 """Whether Azure's own tools take the documents of a conversion."""
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,11 @@ import pytest
 GROUPS = Path(
     "specification/containerinstance/resource-manager/Microsoft.ContainerInstance/stable/"
     "2023-05-01/containerInstance.json"
+)
+#: azure-ai-ml's own, at its import and with every load.
+quiet = pytest.mark.filterwarnings(
+    "ignore::marshmallow.warnings.RemovedInMarshmallow4Warning",
+    "ignore::marshmallow.warnings.ChangedInMarshmallow4Warning",
 )
 needs_specifications = pytest.mark.skipif(
     "AZURE_SPECS_DIR" not in os.environ,
@@ -39,6 +45,7 @@ def load_documents(folder: Path) -> tuple[Any, Any]:
     return endpoint, deployment
 
 
+@functools.cache
 def group_validator() -> jsonschema.Draft202012Validator:
     """Azure's specification of a container group; unlike it, closed to unknown keys."""
     specification = json.loads((Path(os.environ["AZURE_SPECS_DIR"]) / GROUPS).read_text())

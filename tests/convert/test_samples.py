@@ -12,7 +12,9 @@ from mlops_assets import cli
 from mlops_assets.convert import Conversion, convert
 from mlops_assets.convert.report import HIDDEN
 from resources.environment import Environment
-from tests.convert.azure_accepts import group_validator, load_documents, needs_specifications
+from tests.convert.azure_accepts import group_validator, load_documents, needs_specifications, quiet
+
+pytestmark = quiet
 
 SAMPLES = Path(__file__).parent / "samples"
 ACI = sorted(SAMPLES.glob("aci_*"))
