@@ -88,6 +88,8 @@ class Book:
         entry = self._left.pop(path, None)
         if entry is None or entry.value is None:
             return Found(key, entry, None)
+        if entry.value in ("", [], {}):
+            return Found(key, entry, None, "read as absent: it is empty")
         try:
             value, note = read(entry)
         except ValueError as error:
@@ -127,7 +129,8 @@ class Book:
             other = "v2 has none" if v2 is None else f"v2's is {_json(v2)}"
             self.change(found, written, f"v1's default is {_json(default)}, {other}; written out")
         elif found.entry is not None:
-            self._row(found, written, "kept", found.note or "null is v1's default")
+            kind: Kind = "read as" if found.note else "kept"
+            self._row(found, written, kind, found.note or "null is v1's default")
 
     def change(self, found: Found, went: str, reason: str) -> None:
         """What v1 did by default, and v2 does not."""
@@ -140,8 +143,10 @@ class Book:
             return
         if found.entry.value is None:
             self._row(found, "", "kept", "null: as without it")
+        elif found.note and found.value is None:
+            self._row(found, "", "read as", found.note)
         else:
-            self._row(found, "", "lost", found.note or reason)
+            self._row(found, "", "lost", reason)
 
     def read_as(self, entry: Entry, went: str, reason: str) -> None:
         """An entry under another key than v1's, whose meaning is plain."""

@@ -59,7 +59,7 @@ def text(entry: Entry) -> tuple[Any, str]:
     """One line of text; a number is taken as it is written."""
     found = _text_of(entry, "text")
     if not found:
-        return None, "read as absent: it is empty"
+        raise ValueError("holds spaces alone; write a value, or remove it")
     if is_secret((), found):
         raise ValueError("looks like a secret; take it out of this file, and out of git")
     if not found.isprintable():
@@ -76,9 +76,7 @@ def name(longest: int) -> Reader:
     """A name that Azure takes: small letters, digits and hyphens; others are mended."""
 
     def read(entry: Entry) -> tuple[Any, str]:
-        found, note = text(entry)
-        if found is None:
-            return None, note
+        found, _ = text(entry)
         mended = re.sub(r"[^a-z0-9]+", "-", found.lower()).strip("-")
         if mended and len(mended) < 3:
             mended = f"version-{mended}"
@@ -94,9 +92,7 @@ def name(longest: int) -> Reader:
 
 def region(entry: Entry) -> tuple[Any, str]:
     """An Azure region by its name or by what the portal shows, ``West Europe``."""
-    found, note = text(entry)
-    if found is None:
-        return None, note
+    found, _ = text(entry)
     mended = found.lower().replace(" ", "")
     if not re.fullmatch(r"[a-z0-9]{3,40}", mended):
         raise ValueError("is no region; write one such as westeurope")
@@ -105,9 +101,7 @@ def region(entry: Entry) -> tuple[Any, str]:
 
 def compute(entry: Entry) -> tuple[Any, str]:
     """The name of an attached cluster, with or without ``azureml:``."""
-    found, note = text(entry)
-    if found is None:
-        return None, note
+    found, _ = text(entry)
     bare = found.removeprefix("azureml:")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", bare):
         raise ValueError("is no name of a cluster; write the name it is attached under")
@@ -124,7 +118,7 @@ def _number(entry: Entry, wanted: str) -> tuple[int | float, str]:
         value = int(found) if re.fullmatch(r"[+-]?\d+", found) else float(found)
         note = f"read as {value}"
     if not math.isfinite(value) if isinstance(value, float) else abs(value) > 10**18:
-        raise ValueError(f"is not {wanted} of any use; write a smaller one")
+        raise ValueError(f"is not {wanted} that anything has; write a smaller one")
     return value, note
 
 

@@ -61,6 +61,7 @@ EXPECTED: dict[str, dict[str, str]] = {
         "dataCollection": "read as",
         "livenessProbeRequirements": "read as",
         "keys": "read as",
+        "computeTargetName": "read as",
         "numReplicas": "read as",
         "scoringTimeoutMs": "default changed",
         "containerResourceRequirements.cpu": "default changed",
