@@ -64,10 +64,11 @@ def _requirements(wheel: Path) -> list[Requirement]:
 def _at_hand(wanted: Iterable[Requirement]) -> list[importlib.metadata.Distribution]:
     """The platform's own packages that are wanted, and what these want in turn."""
     found: dict[str, importlib.metadata.Distribution] = {}
-    waiting = list(wanted)
+    waiting = [(requirement, set[str]()) for requirement in wanted]
     while waiting:
-        requirement = waiting.pop()
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+        requirement, extras = waiting.pop()
+        marker = requirement.marker
+        if marker and not any(marker.evaluate({"extra": extra}) for extra in extras or {""}):
             continue
         try:
             distribution = importlib.metadata.distribution(requirement.name)
@@ -77,7 +78,8 @@ def _at_hand(wanted: Iterable[Requirement]) -> list[importlib.metadata.Distribut
         fits = requirement.specifier.contains(distribution.version, prereleases=True)
         if fits and name not in found:
             found[name] = distribution
-            waiting += [Requirement(line) for line in distribution.requires or []]
+            lines = distribution.requires or []
+            waiting += [(Requirement(line), requirement.extras) for line in lines]
     return list(found.values())
 
 

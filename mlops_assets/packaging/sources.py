@@ -112,17 +112,21 @@ _PROBABILITIES = """\
 """
 
 _MAIN = '''\
-"""``python -m {package} serve``: this version as a server."""
+"""``python -m {package} serve``: this version as a server; ``serve --help`` has its options."""
 
 import sys
 from pathlib import Path
 
+if sys.argv[1:2] != ["serve"]:
+    sys.exit("usage: python -m {package} serve [options]; serve --help lists them")
 try:
     from {package}.{runtime}.scoring import standalone
 except ModuleNotFoundError as error:
     sys.exit(f"{{error}}; to serve, install {distribution}[serve]")
 
-standalone.main(Path(__file__).with_name("bundle"), "{digest}", prog="python -m {package}")
+bundle = str(Path(__file__).with_name("bundle"))
+version = ["--bundle", bundle, "--digest", "{digest}", "--version", "{version}"]
+sys.exit(standalone.main([*version, *sys.argv[2:]], packaged=True))
 '''
 
 

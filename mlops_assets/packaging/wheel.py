@@ -20,7 +20,7 @@ from typing import Any
 from mlops_assets.errors import UserError
 from mlops_assets.files import to_json
 from mlops_assets.packaging.sources import write_interface, write_runtime
-from mlops_assets.scoring.predictor import MANIFEST, MODELS
+from mlops_assets.scoring.predictor import MANIFEST, MODELS, SAMPLE
 from resources.registry import Version
 
 CARD, SCHEMA, REQUIREMENTS = "MODEL_CARD.md", "schema.json", "requirements.txt"
@@ -123,7 +123,9 @@ class Wheel:
         bundle.mkdir(parents=True)
         write_runtime(package)
         write_interface(package, schema, self.distribution, self.number)
-        for name in (MANIFEST, MODELS[self.version.manifest.serving.format], CARD):
+        # What is loaded to predict and to serve, and the card; the rest stays in the registry.
+        model = MODELS[self.version.manifest.serving.format]
+        for name in (MANIFEST, model, SAMPLE, CARD):
             shutil.copyfile(self.version.bundle / name, bundle / name)
         (bundle / SCHEMA).write_text(to_json(schema), "utf-8")
         shutil.copyfile(bundle / CARD, folder / CARD)

@@ -26,7 +26,7 @@ from mlops_assets.scoring.keys import KEYS, KeyFileError, read_keys, write_keys
 from mlops_assets.scoring.logs import log_to_stderr
 from mlops_assets.scoring.metrics import COUNTS
 from mlops_assets.scoring.options import MODEL_DIR, Options, parse
-from mlops_assets.scoring.predictor import MANIFEST, MODELS, read_manifest
+from mlops_assets.scoring.predictor import MANIFEST, MODELS, SAMPLE, read_manifest
 from mlops_assets.scoring.signature import SIGNATURE, Signed
 from mlops_assets.scoring.supervisor import (
     LOCK,
@@ -62,8 +62,13 @@ class StartError(Exception):
         self.code = code
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Serve until told to end; returns the exit code."""
+def main(arguments: list[str] | None = None, *, packaged: bool = False) -> int:
+    """Serve until told to end; returns the exit code.
+
+    Args:
+        arguments: ``sys.argv`` by default.
+        packaged: the bundle is a package's, which has only those files that are loaded.
+    """
     options = parse(arguments, os.environ)
     # The first process of a container has no default that would end it.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -71,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     log_to_stderr()
     try:
         with _state(options.state) as folder:
-            _serve(folder, _prepare(options, folder))
+            _serve(folder, _prepare(options, folder, packaged))
     except StartError as error:
         print(f"mlops_assets.scoring: {error}", file=sys.stderr)
         return error.code
@@ -103,7 +108,7 @@ def _state(wanted: Path | None) -> Generator[Path]:
         yield wanted.absolute()
 
 
-def _prepare(options: Options, folder: Path) -> Settings:
+def _prepare(options: Options, folder: Path, packaged: bool) -> Settings:
     """Write what a deployment would have written; raises StartError."""
     settings = Settings(
         port=options.port or None,
@@ -116,7 +121,7 @@ def _prepare(options: Options, folder: Path) -> Settings:
     root = _root(options, folder)
     bundle = find_bundle(root)
     try:
-        digest = check(bundle, options.digest)
+        digest = check(bundle, options.digest, packaged)
     except IntegrityError as error:
         raise StartError(Exit.INTEGRITY, str(error)) from None
     number = version_of(bundle, root) if options.version is None else options.version
@@ -193,12 +198,13 @@ def _folders(folder: Path) -> list[Path]:
         raise StartError(Exit.NO_BUNDLE, f"{folder}: {error.strerror}") from None
 
 
-def check(bundle: Path, digest: str | None) -> str:
+def check(bundle: Path, digest: str | None, packaged: bool = False) -> str:
     """Check every file of a bundle, before anything of it is loaded.
 
     Args:
         bundle: its folder.
         digest: SHA-256 that its manifest must have, if it is known.
+        packaged: what is not loaded may be missing; else a missing file is half a copy.
 
     Returns:
         The manifest's SHA-256.
@@ -209,8 +215,11 @@ def check(bundle: Path, digest: str | None) -> str:
     manifest, found = read_manifest(bundle, digest)
     serving = manifest.get("serving")
     served = serving.get("format") if isinstance(serving, dict) else "pickle"
-    # A package leaves out the model that it does not serve from.
-    optional = {name for kind, name in MODELS.items() if kind != served}
+    # The other model may be missing anywhere.
+    others = {name for kind, name in MODELS.items() if kind != served}
+    optional = others
+    if packaged:
+        optional = manifest["files"].keys() - {SAMPLE, *MODELS.values()} | others
     for name, expected in sorted(manifest["files"].items()):
         path = bundle / name
         if name in optional and not path.exists():

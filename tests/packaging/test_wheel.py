@@ -69,7 +69,9 @@ def test_what_is_in_it(wheel: Path) -> None:
         # Neither the pickle nor the training code: nothing in it is run but what is served.
         *(
             f"tiny_model/bundle/{name}"
-            for name in ("MODEL_CARD.md", "manifest.json", "model.onnx", "schema.json")
+            for name in (
+                *("MODEL_CARD.md", "manifest.json", "model.onnx", "sample.json", "schema.json"),
+            )
         ),
         *(f"tiny_model-1.0.0.dist-info/{name}" for name in ("METADATA", "RECORD", "WHEEL")),
     }
