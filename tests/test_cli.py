@@ -70,7 +70,7 @@ def test_the_demo_and_what_comes_after(clone: Profile, capfd: pytest.CaptureFixt
     code, copied = mlops("package", "rent", "--to", str(clone.home / "out"))
     assert code == 0, copied
     assert f"{clone.home}/out/rent_model-1.0.0-py3-none-any.whl\n" in copied
-    assert sorted(map(str, (clone.home / "out").iterdir())) == sorted(copied.split())
+    assert {str(path) for path in (clone.home / "out").iterdir()} <= set(copied.split())
     clone.samples_of("rent", "production").unlink()
     code, table = mlops("endpoints")
     assert code == 1
