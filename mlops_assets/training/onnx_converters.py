@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,19 +24,18 @@ _TREES = ("DecisionTree", "ExtraTree", "RandomForest", "ExtraTrees", "GradientBo
           "HistGradientBoosting")  # fmt: skip
 
 
+@functools.cache
 def register() -> None:
     """Make skl2onnx use them, in this process."""
     from skl2onnx.common._registration import get_converter, register_converter
 
-    imputer = get_converter("SklearnSimpleImputer")
-    if imputer.get_allowed_options() is not None:
-        return  # they are registered
     for name in _TREES:
         for kind, convert in (("Classifier", _classifier), ("Regressor", _regressor)):
             alias = f"Sklearn{name}{kind}"
             options = get_converter(alias).get_allowed_options()
             register_converter(alias, convert, overwrite=True, options=options)
-    register_converter("SklearnSimpleImputer", _imputer(imputer), overwrite=True, options={})
+    imputer = _imputer(get_converter("SklearnSimpleImputer"))
+    register_converter("SklearnSimpleImputer", imputer, overwrite=True)
 
 
 class _Graph:

@@ -32,6 +32,14 @@ def test_the_whole_chain_and_again_without_a_change(platform: Platform) -> None:
     assert "What a flat costs." in platform.metadata("registered_model")["card"]
     assert platform.metadata("production_endpoint")["outcome"] == "deployed"
     assert all(platform.checks.values()), platform.checks
+    assert str(platform.check("parity").description).startswith("open: greatest difference")
+    version = platform.registry.version("rent", 1)
+    assert (version.bundle / "model.onnx").is_file()
+    assert version.manifest.serving.format == "onnx"
+    assert version.manifest.serving.ranges == "warn"
+    assert len(version.manifest.predictions or []) == 9
+    assert "| served from | ONNX |" in platform.metadata("registered_model")["card"]
+    assert "ONNX agrees with the pickle" in platform.metadata("trained_model")["parity"]
     assert platform.materialize(*CHAIN), platform.failures
     assert platform.metadata("production_endpoint")["outcome"] == "unchanged"
     assert len(platform.registry.versions("rent")) == 1
@@ -167,6 +175,60 @@ def test_an_environment_that_asks_for_more(released: Platform) -> None:
     assert not released.check("gate_production").passed
     assert released.serves("staging") == 1
     assert "rent version 1 in production is refused, closed gates: quality: r2" in released.failures
+
+
+OWN_STEP_PY = """\
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+
+
+class Area(TransformerMixin, BaseEstimator):
+    def fit(self, x, y=None):
+        return self
+
+    def transform(self, x):
+        return x[["area"]].to_numpy()
+
+
+def build(params):
+    return make_pipeline(Area(), Ridge())
+"""
+
+
+def test_a_step_of_the_model_s_own_serves_from_the_pickle(platform: Platform) -> None:
+    platform.repository.train_py(OWN_STEP_PY)
+    assert platform.materialize(*RELEASE, "staging_endpoint"), platform.failures
+    assert platform.serves("staging") == 1
+    version = platform.registry.version("rent", 1)
+    assert not (version.bundle / "model.onnx").exists()
+    assert version.manifest.serving.format == "pickle"
+    description = str(platform.check("parity").description)
+    assert description.startswith("not applicable: serves from the pickle: skl2onnx does not")
+    # Who will have nothing but ONNX is told why there is none.
+    yaml = MODEL_YAML + "serving: {format: onnx}\n"
+    platform.repository.write("mlops_assets/models/rent/model.yaml", yaml)
+    platform.repository.commit("ONNX or nothing")
+    assert not platform.materialize(*RELEASE)
+    assert "closed: model.yaml says serving.format: onnx, and skl2onnx does not" in str(
+        platform.check("parity").description
+    )
+    assert not platform.check("gate_development").passed
+    for name in ("staging_endpoint", "development_endpoint"):
+        assert not platform.materialize(name)
+        assert "closed gates: parity: model.yaml says serving.format: onnx" in platform.failures
+
+
+def test_an_environment_that_wants_onnx_to_be_closer(released: Platform) -> None:
+    released.repository.write(
+        "environments/local/staging.json",
+        '{"name": "staging", "target": "local",'
+        ' "gates": {"rent": {"parity": {"tolerance": 1e-12}}}}',
+    )
+    released.reload()
+    assert not released.materialize("staging_endpoint")
+    assert "closed gates: parity: greatest difference" in released.failures
+    assert "tolerance 1e-12" in released.failures
 
 
 def test_a_sample_that_fails_discards_the_new_version(released: Platform) -> None:

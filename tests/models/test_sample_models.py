@@ -46,3 +46,7 @@ def test_a_sample_model_passes_its_own_gates(tmp_path: Path, name: str) -> None:
         assert gate.minimum is None or value >= gate.minimum
         assert gate.maximum is None or value <= gate.maximum
     assert len(case.evidence["importance"]) == len(spec.features)
+    parity = case.evidence["parity"]
+    assert (parity["status"], parity["precision"]) == ("onnx", "double")
+    assert parity["max_difference"] < 1e-6
+    assert (case.output / "model.onnx").is_file()

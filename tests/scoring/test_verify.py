@@ -10,7 +10,15 @@ import pytest
 
 from mlops_assets.files import digest_file
 from mlops_assets.scoring.verify import verify
-from tests.bundles import NUMBERS, classifier, regression, write_bundle, write_manifest
+from tests.bundles import (
+    NUMBERS,
+    classifier,
+    exported,
+    regression,
+    write_bundle,
+    write_manifest,
+)
+from tests.onnx_models import total
 
 COMMAND = [sys.executable, "-P", "-m", "mlops_assets.scoring.verify"]
 
@@ -111,6 +119,19 @@ def test_labels_must_be_equal(tmp_path: Path) -> None:
     report = verify(version.bundle)
     assert report["max_difference"] == 1.0
     assert "differ from training's" in report["error"]
+
+
+@pytest.mark.parametrize(("offset", "agrees"), [(1e-5, True), (1e-3, False)])
+def test_onnx_may_differ_from_the_pickle_s_sample_as_parity_allows(
+    tmp_path: Path, offset: float, agrees: bool
+) -> None:
+    bundle = exported(tmp_path, 0).bundle
+    (bundle / "model.onnx").write_bytes(total(NUMBERS, offset))
+    (bundle / "evidence.json").write_text('{"parity": {"tolerance": 1e-4}}')
+    report = verify(bundle, write_manifest(bundle, NUMBERS, None))
+    assert report["loads"]
+    assert report["max_difference"] == pytest.approx(offset, rel=0.1)
+    assert (report["error"] is None) == agrees
 
 
 class Leaves:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 
 from mlops_assets.files import read_json
 from mlops_assets.spec import METRICS
+from mlops_assets.training import parity
 from mlops_assets.training.errors import TrainingProblem
 from tests.repository import MODEL_YAML, TRAIN_PY, WORSE_TRAIN_PY
 from tests.training.requests import (
@@ -137,6 +139,8 @@ def test_labels_of_every_type(trained, values, column: str) -> None:
     case = trained(CLASSIFIER_PY, yaml=yaml, table=table)
     labels = read_json(case.output / "estimator.json")["labels"]
     assert labels == sorted({values("dear"), values("cheap")})
+    assert case.evidence["parity"]["status"] == "onnx"
+    assert read_json(case.output / "estimator.json")["predictions"] is None
     sample = read_json(case.output / "sample.json")
     assert set(sample["output"]) <= set(labels)
     assert np.allclose(np.sum(sample["probabilities"], axis=1), 1)
@@ -168,6 +172,23 @@ def test_a_class_that_only_training_or_only_the_holdout_has(trained) -> None:
     metrics = case.evidence["metrics"]
     assert {"accuracy", "balanced_accuracy", "f1_macro", "log_loss"} == set(metrics)
     assert all(np.isfinite(list(m.values())).all() for m in metrics.values())
+
+
+def test_a_sample_holds_no_row_that_onnx_labels_otherwise(
+    trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, yaml = dear_or_cheap(), CLASSIFIER_YAML + "serving: {format: auto}\n"
+    whole = read_json(trained(CLASSIFIER_PY, yaml=yaml, table=table).output / "sample.json")
+    original = parity.export
+
+    def differs(*arguments: object) -> parity.Export:
+        return replace(original(*arguments), label_rows=(1, 2))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(parity, "export", differs)
+    found = read_json(trained(CLASSIFIER_PY, yaml=yaml, table=table).output / "sample.json")
+    assert [found["input"][0], *found["input"][1:3]] == [whole["input"][0], *whole["input"][3:5]]
+    assert found["output"][1:3] == whole["output"][3:5]
+    assert len(found["input"]) == 5
 
 
 def test_train_function(trained) -> None:

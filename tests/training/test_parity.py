@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +156,15 @@ def test_a_conversion_without_an_end_is_tried_once(
     monkeypatch.setattr(onnx_export, "convert", endless)
     found = exported(tmp_path, Ridge(), NUMBERS, numbers())
     assert (found.record["status"], asked) == ("not_converted", ["double"])
+
+
+def test_who_wants_no_onnx_does_not_wait_for_its_imports() -> None:
+    code = (
+        "import sys, mlops_assets.training.job\n"
+        "print(sorted({'onnx', 'onnxruntime', 'skl2onnx', 'google.protobuf'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_a_pickle_that_is_asked_for(tmp_path: Path) -> None:
