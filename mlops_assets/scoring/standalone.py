@@ -216,10 +216,9 @@ def check(bundle: Path, digest: str | None, packaged: bool = False) -> str:
     serving = manifest.get("serving")
     served = serving.get("format") if isinstance(serving, dict) else "pickle"
     # The other model may be missing anywhere.
-    others = {name for kind, name in MODELS.items() if kind != served}
-    optional = others
+    optional = {name for kind, name in MODELS.items() if kind != served}
     if packaged:
-        optional = manifest["files"].keys() - {SAMPLE, *MODELS.values()} | others
+        optional |= manifest["files"].keys() - {SAMPLE, *MODELS.values()}
     for name, expected in sorted(manifest["files"].items()):
         path = bundle / name
         if name in optional and not path.exists():

@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mlops_assets.scoring.errors import IntegrityError
+from mlops_assets.scoring.standalone import check
 from mlops_assets.scoring.supervisor import read_state
 from resources import clean_environment
 from tests.bundles import exported_classifier
@@ -105,6 +107,19 @@ def test_a_file_that_was_changed_is_not_served(python: Path, tmp_path: Path) -> 
         model.write_bytes(content)
     assert done.returncode != 0
     assert "model.onnx: not what the manifest says" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "model.pkl", "model.onnx", "sample.json"])
+def test_only_a_package_may_lack_what_is_not_loaded(tmp_path: Path, name: str) -> None:
+    version = registered(exported_classifier(tmp_path))
+    (version.bundle / name).unlink()
+    for packaged in (False, True):
+        allowed = name == "model.pkl" or (packaged and name == "requirements.txt")
+        if allowed:
+            assert check(version.bundle, version.digest, packaged) == version.digest
+        else:
+            with pytest.raises(IntegrityError, match=f"{name}: No such file"):
+                check(version.bundle, version.digest, packaged)
 
 
 def test_what_can_be_said_on_the_command_line(python: Path) -> None:
