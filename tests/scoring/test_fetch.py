@@ -120,11 +120,9 @@ def test_https_asks_who_answers(
     first, second = tmp_path / "1", tmp_path / "2"
     first.mkdir()
     second.mkdir()
-    with (
-        serving(content(zipped(FILES)), context) as url,
-        pytest.raises(FetchError, match="certificate verify failed"),
-    ):
-        fetch(url, first)
+    with serving(content(zipped(FILES)), context) as url:
+        with pytest.raises(FetchError, match="certificate verify failed"):
+            fetch(url, first)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert read(fetch(url, second)) == FILES
     with (
@@ -224,7 +222,7 @@ def test_a_server_that_dawdles(tmp_path: Path, part: str) -> None:
         pytest.raises(FetchError, match=r"not there within 0\.5 s|timed out"),
     ):
         fetch(url, tmp_path, bounds)
-        ended.set()
+    ended.set()
 
 
 def test_what_it_is_no_archive_of(tmp_path: Path) -> None:
