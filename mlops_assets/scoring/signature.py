@@ -154,7 +154,8 @@ def _reason(text: str, bundle: Path, shown: Path) -> str:
     missing = re.search(r"Cannot use '(.+?)' as file", text)
     if missing:
         return f"{missing[1]}: missing; it was there when {shown} was made"
-    changed = re.findall(r"Hash mismatch for '(.+?)':", text)
+    # It is the repr of a list of texts: with a backslash before the quotes, or without.
+    changed = re.findall(r"Hash mismatch for \\?'(.+?)\\?': Expected", text)
     if changed:
         names = ", ".join(str(bundle / name) for name in changed)
         return f"{names}: not what was signed as {shown}"
