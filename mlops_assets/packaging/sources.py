@@ -126,7 +126,7 @@ except ModuleNotFoundError as error:
 
 bundle = str(Path(__file__).with_name("bundle"))
 version = ["--bundle", bundle, "--digest", "{digest}", "--version", "{version}"]
-sys.exit(standalone.main([*version, *sys.argv[2:]], packaged=True))
+sys.exit(standalone.main([*version, *sys.argv[2:]], package="python -m {package} serve"))
 '''
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 MODEL_DIR = "AZUREML_MODEL_DIR"
+COMMAND = "python -m mlops_assets.scoring"
 PORT = 5001
 KEY_VARIABLES = ("MLOPS_PRIMARY_KEY", "MLOPS_SECONDARY_KEY")
 EPILOG = f"""\
@@ -49,15 +50,18 @@ class Options(argparse.Namespace):
     state: Path | None
 
 
-def parse(arguments: list[str] | None, variables: MutableMapping[str, str]) -> Options:
+def parse(
+    arguments: list[str] | None, variables: MutableMapping[str, str], command: str = COMMAND
+) -> Options:
     """Read the options; ends the process with 2 if they are none.
 
     Args:
         arguments: ``sys.argv`` by default.
         variables: the environment; what may be secret is removed from it.
+        command: how the server was called.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m mlops_assets.scoring",
+        prog=command,
         description="Serve one version of a model over HTTP.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -25,7 +25,7 @@ from mlops_assets.scoring.generation import Entry, Generation, GenerationFile, r
 from mlops_assets.scoring.keys import KEYS, KeyFileError, read_keys, write_keys
 from mlops_assets.scoring.logs import log_to_stderr
 from mlops_assets.scoring.metrics import COUNTS
-from mlops_assets.scoring.options import MODEL_DIR, Options, parse
+from mlops_assets.scoring.options import COMMAND, MODEL_DIR, Options, parse
 from mlops_assets.scoring.predictor import MANIFEST, MODELS, SAMPLE, read_manifest
 from mlops_assets.scoring.signature import SIGNATURE, Signed
 from mlops_assets.scoring.supervisor import (
@@ -62,23 +62,24 @@ class StartError(Exception):
         self.code = code
 
 
-def main(arguments: list[str] | None = None, *, packaged: bool = False) -> int:
+def main(arguments: list[str] | None = None, *, package: str | None = None) -> int:
     """Serve until told to end; returns the exit code.
 
     Args:
         arguments: ``sys.argv`` by default.
-        packaged: the bundle is a package's, which has only those files that are loaded.
+        package: the command of a package, whose bundle has only those files that are loaded.
     """
-    options = parse(arguments, os.environ)
+    command = package or COMMAND
+    options = parse(arguments, os.environ, command)
     # The first process of a container has no default that would end it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     log_to_stderr()
     try:
         with _state(options.state) as folder:
-            _serve(folder, _prepare(options, folder, packaged))
+            _serve(folder, _prepare(options, folder, package is not None))
     except StartError as error:
-        print(f"mlops_assets.scoring: {error}", file=sys.stderr)
+        print(f"{command.removeprefix('python -m ')}: {error}", file=sys.stderr)
         return error.code
     return 0
 

@@ -106,7 +106,7 @@ def test_a_file_that_was_changed_is_not_served(python: Path, tmp_path: Path) -> 
     finally:
         model.write_bytes(content)
     assert done.returncode != 0
-    assert "model.onnx: not what the manifest says" in done.stderr
+    assert done.stderr.startswith(f"tiny_model serve: {model}: not what the manifest says")
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "model.pkl", "model.onnx", "sample.json"])
@@ -128,4 +128,5 @@ def test_what_can_be_said_on_the_command_line(python: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("usage: python -m tiny_model serve [options]")
     done = subprocess.run([*command, "serve", "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: python -m tiny_model serve [-h]")
     assert "--workers" in done.stdout
