@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -91,6 +92,15 @@ class Client:
         """Whether the server closed the connection without a word; waits for it."""
         try:
             return self._received == b"" and self.socket.recv(1) == b""
+        except ConnectionError:
+            return True
+
+    def has_ended(self) -> bool:
+        """Whether the server has closed the connection by now."""
+        if not select.select([self.socket], [], [], 0)[0]:
+            return False
+        try:
+            return self.socket.recv(1, socket.MSG_PEEK) == b""
         except ConnectionError:
             return True
 
