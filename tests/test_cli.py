@@ -13,9 +13,11 @@ from click.testing import CliRunner
 from mlops_assets import cli, page
 from mlops_assets.files import to_json, write_atomic
 from mlops_assets.runs import process_name
+from mlops_assets.scoring.keys import read_keys
 from resources.environment import Profile, checkout, load_profile
 from resources.serving import Serving
 from tests.repository import MODEL_YAML, Repository, make_repository, rows
+from tests.signing_keys import write_key
 
 
 @pytest.fixture
@@ -71,6 +73,8 @@ def test_the_demo_and_what_comes_after(clone: Profile, capfd: pytest.CaptureFixt
     assert code == 0, copied
     assert f"{clone.home}/out/rent_model-1.0.0-py3-none-any.whl\n" in copied
     assert {str(path) for path in (clone.home / "out").iterdir()} <= set(copied.split())
+    rotate_a_key(clone)
+    sign_a_version(clone)
     clone.samples_of("rent", "production").unlink()
     code, table = mlops("endpoints")
     assert code == 1
@@ -81,6 +85,41 @@ def test_the_demo_and_what_comes_after(clone: Profile, capfd: pytest.CaptureFixt
     code, table = mlops("endpoints")
     assert "NO" in table
     capfd.readouterr()
+
+
+def rotate_a_key(clone: Profile) -> None:
+    path = clone.home / "endpoints" / "production" / "rent" / "keys"
+    primary, secondary = read_keys(path)
+    code, said = mlops("rotate-keys", "rent", "production", "--key", "secondary")
+    assert code == 0
+    assert f"the new secondary key is line 2 of {path}; the primary one is as it was" in said
+    kept, new = read_keys(path)
+    assert kept == primary
+    assert new != secondary
+    assert new.decode() not in said
+    assert mlops("rotate-keys", "rent", "production")[0] == 0
+    assert read_keys(path)[1] == new
+    assert read_keys(path)[0] != primary
+    assert mlops("invoke", "rent", "production")[0] == 0
+    code, said = mlops("rotate-keys", "rent", "development")
+    assert (code, "no key; deploy to this endpoint first" in said) == (1, True)
+
+
+def sign_a_version(clone: Profile) -> None:
+    private, _ = write_key(clone.home, "release")
+    code, said = mlops("sign", "rent", "1", "--key", str(private))
+    path = clone.home / "registry" / "rent" / "signatures" / "1.sig"
+    assert (code, said) == (0, f"rent 1 is signed: {path}\n")
+    assert path.is_file()
+    code, said = mlops("sign", "rent", "1", "--key", str(clone.home / "nowhere"))
+    assert (code, "nowhere: No such file" in said) == (1, True)
+    code, said = mlops("sign", "rent", "9", "--key", str(private))
+    assert (code, "model rent has no version 9; registered: 1" in said) == (1, True)
+    extra = clone.home / "registry" / "rent" / "versions" / "1" / "extra"
+    extra.touch()
+    code, said = mlops("sign", "rent", "1", "--key", str(private))
+    assert (code, "rent 1: not as registered: extra" in said) == (1, True)
+    extra.unlink()
 
 
 @pytest.mark.parametrize(

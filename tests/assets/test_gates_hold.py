@@ -1,10 +1,15 @@
 """A version whose gates are closed serves nowhere, whichever way somebody tries."""
 
 import json
+from pathlib import Path
+
+import pytest
 
 from mlops_assets.files import read_json, to_json
+from mlops_assets.scoring.signature import sign
 from tests.conftest import CHAIN, RELEASE, Platform
 from tests.repository import MODEL_YAML, SAMPLES, TRAIN_PY, WORSE_TRAIN_PY, rows
+from tests.signing_keys import write_key
 
 
 def serve_a_good_version(platform: Platform) -> None:
@@ -175,6 +180,37 @@ def test_an_environment_that_asks_for_more(released: Platform) -> None:
     assert not released.check("gate_production").passed
     assert released.serves("staging") == 1
     assert "rent version 1 in production is refused, closed gates: quality: r2" in released.failures
+
+
+def test_an_environment_that_asks_for_a_signature(
+    released: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released.repository.write(
+        "environments/local/production.json",
+        '{"name": "production", "target": "local", "promotes_from": "staging",'
+        ' "signing": {"public_key": "RELEASE_KEY"}}',
+    )
+    from resources.environment import load_profile
+
+    home = {"MLOPS_HOME": str(released.profile.home)}
+    released.profile = load_profile(home, released.repository.path)
+    private, public = write_key(tmp_path, "release")
+    _, other = write_key(tmp_path, "other")
+    assert not released.materialize(*CHAIN)
+    assert released.serves("staging") == 1  # it does not ask
+    assert "environment variable RELEASE_KEY: is not set" in released.failures
+    monkeypatch.setenv("RELEASE_KEY", public)
+    assert not released.materialize("production_endpoint")
+    assert "signatures/1.sig: not there: the version is not signed" in released.failures
+    version = released.registry.version("rent", 1)
+    sign(version.bundle, version.digest, private, released.registry.signature("rent", 1))
+    assert version.mismatched() == []
+    assert released.materialize("production_endpoint"), released.failures
+    # It serves already, and is checked all the same.
+    monkeypatch.setenv("RELEASE_KEY", other)
+    assert not released.materialize("production_endpoint")
+    assert "signatures/1.sig: signed with another key" in released.failures
+    assert released.serves("production") == 1
 
 
 OWN_STEP_PY = """\

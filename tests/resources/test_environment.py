@@ -13,6 +13,7 @@ from resources.environment import (
     checkout,
     load_profile,
     looser_limits,
+    public_key,
     schema,
 )
 from tests.repository import MODEL_YAML
@@ -111,3 +112,26 @@ def test_workers_for_all_models_or_for_some() -> None:
     for wrong in (0, 65, {"rent": 0}, "two"):
         with pytest.raises(ValidationError):
             LocalSettings.model_validate({"workers": wrong})
+
+
+PEM = "-----BEGIN PUBLIC KEY-----\nabc\n-----END PUBLIC KEY-----\n"
+
+
+def test_the_key_that_signs_what_serves(tmp_path: Path) -> None:
+    plain = Environment.model_validate(local("staging"))
+    assert public_key(plain, {}) is None
+    asks = Environment.model_validate(local("staging", signing={"public_key": "RELEASE_KEY"}))
+    path = tmp_path / "release.pem"
+    path.write_text(PEM)
+    for value in (PEM, str(path)):
+        assert public_key(asks, {"RELEASE_KEY": value}) == PEM
+    place = r"staging\.json: signing\.public_key: environment variable RELEASE_KEY: "
+    for variables, message in (
+        ({}, "is not set"),
+        ({"RELEASE_KEY": " "}, "is not set"),
+        ({"RELEASE_KEY": str(tmp_path / "x.pem")}, r"names .*x\.pem: .*No such file"),
+    ):
+        with pytest.raises(SpecError, match=place + message):
+            public_key(asks, variables)
+    with pytest.raises(ValidationError, match=r"signing\.public_key"):
+        Environment.model_validate(local("staging", signing={"public_key": PEM}))

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from mlops_assets.scoring.errors import IntegrityError
@@ -20,26 +19,8 @@ from resources.endpoints.local import LocalSettings
 from tests.bundles import exported
 from tests.local_servers import ASK, local_endpoints
 from tests.local_servers import replace as make_only
+from tests.signing_keys import private, write_key
 from tests.standalone_servers import KEYS, refused, standalone
-
-
-def write_key(folder: Path, name: str, curve: ec.EllipticCurve | None = None) -> tuple[Path, str]:
-    """A new key: the file of its private half, and the public one as PEM."""
-    key = ec.generate_private_key(curve or ec.SECP256R1())
-    path = folder / f"{name}.pem"
-    path.write_bytes(private(key))
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return path, public.decode()
-
-
-def private(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
 
 
 class Case:
