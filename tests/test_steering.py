@@ -148,7 +148,7 @@ def test_history_as_a_table_and_as_json(
     assert header.split("  ")[0] == "SINCE"
     assert first.split() == [
         *("2026-01-05T01:00:00", "2026-01-05T03:00:00", "staging", "1"),
-        *("cccccccccc", "m", "Ada", "s1", "-", "-"),
+        *("cccccccccc", "m", "Ada", "s1", "-", "-", "-"),
     ]
     assert second.split()[:4] == ["2026-01-05T03:00:00", "now", "staging", "2"]
     code, text = mlops("history", "rent", "--json")

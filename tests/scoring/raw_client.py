@@ -97,7 +97,9 @@ class Client:
 
     def has_ended(self) -> bool:
         """Whether the server has closed the connection by now."""
-        if not select.select([self.socket], [], [], 0)[0]:
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        if not poll.poll(0):
             return False
         try:
             return self.socket.recv(1, socket.MSG_PEEK) == b""

@@ -101,10 +101,14 @@ def test_the_time_is_for_one_request_and_not_for_a_connection(short: Worker) -> 
 
 
 def test_a_client_that_never_reads(short: Worker) -> None:
-    before = short.refused("answer_not_taken")
+    def cut_off() -> int:
+        # A busy worker may find the half request that it stopped reading before the answer.
+        return short.refused("answer_not_taken") + short.refused("timeout")
+
+    before = cut_off()
     client = short.client(buffer=4096)
     _until(lambda: _ask_once_more(client, get("/swagger.json") * 30) or not short.healthy())
-    assert short.refused("answer_not_taken") == before + 1
+    assert cut_off() == before + 1
 
 
 def _ask_once_more(client: Client, requests: bytes) -> bool:
