@@ -81,6 +81,7 @@ def described(book: Book) -> Any:
             return None
         return _inline(book, image, conda)
     if name.value is None:
+        book.lose(name, "v1 took it as absent")
         book.lose(version, "says nothing without a name")
         book.open_ends.append(f"{_PLACE}: neither a name nor an image is given")
         return None
