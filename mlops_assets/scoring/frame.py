@@ -33,34 +33,35 @@ def to_frame(columns: Mapping[str, Any], features: Sequence[Feature]) -> pd.Data
     """
     import pandas as pd
 
-    data: dict[str, pd.Series[Any]] = {}
+    data: dict[str, Any] = {}
     for feature in features:
         values = columns[feature.name]
         try:
-            data[feature.name] = _series(values, feature)
+            data[feature.name] = _column(values, feature)
         except (ValueError, TypeError, OverflowError) as error:
             message = f"column '{feature.name}' ({feature.type}): {error}"
             raise ValueError(message) from error
     return pd.DataFrame(data, copy=False)
 
 
-def _series(values: Any, feature: Feature) -> pd.Series[Any]:
+def _column(values: Any, feature: Feature) -> Any:
+    """A numpy array where that says it all: a Series of each would cost a row most of its time."""
     import numpy as np
     import pandas as pd
 
     if hasattr(values, "to_pylist"):  # pyarrow, which is not imported here
         values = _from_arrow(values)
     if feature.type == "float":
-        return pd.Series(_floats(values), copy=False)
+        return _floats(values)
     if feature.type == "string":
         return pd.Series(_texts(values), dtype=object, copy=False)
     if feature.type == "timestamp":
         return pd.Series(_times(values), copy=False)
     if feature.nullable:
-        return pd.Series(_floats(values), copy=False)
+        return _floats(values)
     if feature.type == "boolean":
-        return pd.Series(_present(values).astype(np.bool_), copy=False)
-    return pd.Series(_integers(_present(values)), copy=False)
+        return _present(values).astype(np.bool_)
+    return _integers(_present(values))
 
 
 def _from_arrow(values: Any) -> Any:
