@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.azure.arm.base import Cloud, Resource, error
 from tests.azure.arm.host import ResourceManager
+from tests.azure.arm.job_run import LOG, LOGS
 from tests.azure.messages import Request, Response
 
 _MFE = "/mferp/managementfrontend"
@@ -67,19 +68,20 @@ class Api:
         found = [r for r in self._cloud.every("/jobs") if r.name == name]
         if not found:
             return self.error(404, None, f"Run {name} was not found.")
-        return Response.of(200, _details(found[0]))
+        return Response.of(200, self._details(found[0]))
 
-
-def _details(job: Resource) -> dict[str, Any]:
-    run = job.hidden["run"]
-    return {
-        "runId": job.name,
-        "target": (job.properties["computeId"] or "serverless").rpartition("/")[2],
-        "status": run.status,
-        "startTimeUtc": run.started or None,
-        "endTimeUtc": run.ended or None,
-        "error": {"error": run.error} if run.error else None,
-        "warnings": None,
-        "properties": job.properties["properties"],
-        "logFiles": {},
-    }
+    def _details(self, job: Resource) -> dict[str, Any]:
+        run, blob = job.hidden["run"], self._cloud.blob
+        token = blob.container_sas(LOGS, expired=self._cloud.faults.sas_is_expired())
+        address = f"https://{blob.account}.blob.core.windows.net/{LOGS}/{run.log}?{token}"
+        return {
+            "runId": job.name,
+            "target": (job.properties["computeId"] or "serverless").rpartition("/")[2],
+            "status": run.status,
+            "startTimeUtc": run.started or None,
+            "endTimeUtc": run.ended or None,
+            "error": {"error": run.error} if run.error else None,
+            "warnings": None,
+            "properties": job.properties["properties"],
+            "logFiles": {LOG: address} if run.started else {},
+        }

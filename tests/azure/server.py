@@ -55,6 +55,11 @@ class AzureServer:
         self.blob.wait()
         self._make()
 
+    @property
+    def workspace_id(self) -> str:
+        """The id of the workspace."""
+        return workspaces.identity(self.cloud, WORKSPACE)
+
     def environment(self) -> dict[str, str]:
         """The variables for the code under test, in this process or another."""
         return {

@@ -68,7 +68,11 @@ def shaped(kind: str, properties: dict[str, Any], version: str) -> dict[str, Any
 def answer(call: Call, resource: Resource) -> dict[str, Any]:
     """A version or a container."""
     kind = resource.type.lower().rpartition("/versions")[0].rpartition("/")[2]
-    body = {"id": resource.id, "name": resource.name, "type": resource.type}
+    identity = resource.id
+    if "/registries/" in identity and kind:
+        # So the client takes a registry's assets apart.
+        identity = f"azureml:/{identity[identity.index('/registries/') :]}"
+    body = {"id": identity, "name": resource.name, "type": resource.type}
     if kind:
         properties = shaped(kind, resource.properties, call.version)
     else:

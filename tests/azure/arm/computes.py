@@ -53,7 +53,11 @@ def put(call: Call) -> Response:
     kind = asked["properties"]["computeType"]
     if kind not in KINDS:
         return error(400, "BadRequest", f"{kind} is not among {sorted(KINDS)}")
-    resource, new = cloud.put(call.id, _body(asked))
+    before, body = cloud.find(call.id), _body(asked)
+    if before:
+        body["properties"] = before.properties | body["properties"]
+        body["tags"] = body["tags"] or before.body["tags"]
+    resource, _ = cloud.put(call.id, body)
     properties = resource.properties
 
     def work() -> None:
@@ -72,7 +76,8 @@ def put(call: Call) -> Response:
 
     operation = operations.begin(call, STATUS, "", work, failed)
     headers = operations.headers(call, operation)
-    return Response.of(201 if new else 200, answer(resource), headers)
+    # So say the recordings, also of a cluster that was there.
+    return Response.of(201, answer(resource), headers)
 
 
 @routes.on("DELETE", COMPUTE)

@@ -24,11 +24,17 @@ _EVENTS = (
 )
 
 
-def answer(resource: Resource, *, view: bool = True) -> dict[str, Any]:
-    """A container group; lists do not say how its containers are."""
+def answer(resource: Resource, *, view: bool = True, inside: bool = True) -> dict[str, Any]:
+    """A container group.
+
+    Args:
+        resource: the group.
+        view: whether it says how the group is; lists do not.
+        inside: whether it says how each container is.
+    """
     properties = copy.deepcopy(resource.properties)
     for container in properties["containers"]:
-        if view and resource.hidden["started"]:
+        if view and inside and resource.hidden["started"]:
             container["properties"]["instanceView"] = _view(resource, container)
     if view:
         properties["instanceView"] = {"events": [], "state": _state(resource)}
@@ -61,7 +67,7 @@ def put(call: Call) -> Response:
     resource, new = cloud.put(call.id, _body(cloud, call.names["name"], asked))
     resource.hidden |= {
         "environment": _environment(asked), "ours": (_ours(asked) or {}).get("name"),
-        "started": False, "stopped": False, "restarts": 0,
+        "started": False, "stopped": False, "events": [],
     }  # fmt: skip
 
     def failed(_: operations.OperationError) -> None:
@@ -79,7 +85,7 @@ def update(call: Call) -> Response:
     if found is None:
         return _not_found(call)
     found.body["tags"] = call.json().get("tags", {})
-    return Response.of(200, answer(found))
+    return Response.of(200, answer(found, inside=False))
 
 
 @routes.on("DELETE", GROUP)
@@ -100,7 +106,6 @@ def restart(call: Call) -> Response:
     found = call.cloud.find(call.id.rpartition("/")[0])
     if found is None:
         return _not_found(call)
-    found.hidden["restarts"] += 1
     _end(call.cloud, found)
     operation = operations.begin(call, "operations", "", _starter(call.cloud, found))
     headers = {"azure-asyncoperation": operations.address(call, operation, ACI), **SOON}
@@ -154,6 +159,7 @@ def _starter(cloud: Cloud, resource: Resource) -> Callable[[], None]:
             if started:
                 resource.hidden |= {"container": started, "last": started}
             resource.hidden["started"] = now()
+            resource.hidden["events"] += _events(resource)
             resource.properties["provisioningState"] = "Succeeded"
             gone = cloud.find(resource.id) is not resource
         if gone:
@@ -184,7 +190,8 @@ def _view(resource: Resource, container: dict[str, Any]) -> dict[str, Any]:
     """How one container is."""
     started = resource.hidden["started"]
     running = resource.hidden.get("container")
-    state: dict[str, Any] = {"state": "Running", "startTime": started, "detailStatus": ""}
+    before = {"state": "Running", "startTime": started, "detailStatus": ""}
+    state: dict[str, Any] = before
     if resource.hidden["stopped"]:
         state = {"state": "Terminated", "finishTime": now(),
                  "detailStatus": "Container stopped per client request"}  # fmt: skip
@@ -193,19 +200,27 @@ def _view(resource: Resource, container: dict[str, Any]) -> dict[str, Any]:
         detail = "Completed" if code == 0 else "Error"
         state = {"state": "Terminated", "startTime": started, "exitCode": code,
                  "finishTime": now(), "detailStatus": detail}  # fmt: skip
-    events = [
+    found: dict[str, Any] = {"restartCount": 0, "currentState": state}
+    if resource.hidden["stopped"]:
+        found["previousState"] = before
+    return {**found, "events": resource.hidden["events"]}
+
+
+def _events(resource: Resource) -> list[dict[str, Any]]:
+    """What one start of a group leaves in its history."""
+    started = resource.hidden["started"]
+    image = resource.properties["containers"][0]["properties"]["image"]
+    return [
         {
             "count": 1,
             "firstTimestamp": started,
             "lastTimestamp": started,
             "name": name,
-            "message": text.format(container["properties"]["image"]),
+            "message": text.format(image),
             "type": "Normal",
         }
         for name, text in _EVENTS
     ]
-    restarts = resource.hidden["restarts"]
-    return {"restartCount": restarts, "currentState": state, "events": events}
 
 
 def _body(cloud: Cloud, name: str, asked: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,9 @@ def make_default(cloud: Cloud, workspace: Resource) -> None:
         properties = _properties(cloud, cloud.blob.account, container)
         properties |= {
             "isDefault": name == DEFAULT,
-            "serviceDataAccessAuthIdentity": "WorkspaceSystemAssignedIdentity",
+            "serviceDataAccessAuthIdentity": (
+                "WorkspaceSystemAssignedIdentity" if name == DEFAULT else "None"
+            ),
         }
         cloud.put(f"{workspace.id}/datastores/{name}", {"properties": properties})
 

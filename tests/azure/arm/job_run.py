@@ -18,7 +18,8 @@ from tests.azure.faults import OperationFault
 from tests.azure.leash import Leashed
 
 ENDED = {"Completed", "Failed", "Canceled"}
-LOG = "user_logs/std_log.txt"
+#: Where the workspace keeps what its jobs print.
+LOGS, LOG = "azureml", "user_logs/std_log.txt"
 #: How often what the command prints is put where ``jobs.stream`` reads it.
 UPLOAD_SECONDS = 0.2
 
@@ -38,6 +39,11 @@ class JobRun:
         self.status = "Starting"
         self.error: dict[str, Any] | None = None
         self.started, self.ended = "", ""
+
+    @property
+    def log(self) -> str:
+        """The name of the blob with what the command prints."""
+        return f"ExperimentRun/dcid.{self._resource.name}/{LOG}"
 
     def carry_out(self) -> None:
         """Run the command and keep what it leaves."""
@@ -135,8 +141,7 @@ class JobRun:
     def _upload_log(self) -> None:
         path = self._folder / "log"
         if path.exists() and (text := path.read_bytes()):
-            name = f"ExperimentRun/dcid.{self._resource.name}/{LOG}"
-            client = self._cloud.blob.client().get_blob_client("azureml", name)
+            client = self._cloud.blob.client().get_blob_client(LOGS, self.log)
             client.upload_blob(text, overwrite=True)
 
     def _upload_outputs(self) -> None:

@@ -27,9 +27,6 @@ def answer(call: Call, resource: Resource) -> dict[str, Any]:
     properties = dict(resource.properties)
     if "run" in resource.hidden:
         properties["status"] = resource.hidden["run"].status
-    if call.version < "2023-04-01":
-        for name in ("notificationSetting", "secretsConfiguration", "queueSettings"):
-            properties.pop(name, None)
     return {
         "id": resource.id,
         "name": resource.name,
@@ -83,9 +80,10 @@ def put(call: Call) -> Response:
     fault = cloud.faults.of_operation(call.request.method, call.id)
     resource.hidden["run"] = JobRun(cloud, resource, call.parent, fault)
     resource.hidden["container"] = resource.hidden["run"]
-    cloud.work.submit(resource.hidden["run"].carry_out)
     headers = {"Location": f"{SERVER}{call.request.target}"}
-    return Response.of(201, answer(call, resource), headers)
+    response = Response.of(201, answer(call, resource), headers)
+    cloud.work.submit(resource.hidden["run"].carry_out)
+    return response
 
 
 @routes.on("POST", f"{JOB}/cancel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 import uuid
 from collections.abc import Callable
@@ -149,10 +150,13 @@ def container_status(call: Call) -> Response:
     if found is None:
         return Response(404)
     state, problem = found.outcome()
+    group = re.sub("/restart$", "", found.resource)
+    resource = call.cloud.find(group)
+    events = resource.hidden["events"] if resource and state != "InProgress" else []
     body: dict[str, Any] = {
-        "id": found.resource,
-        "status": "Creating" if state == "InProgress" else state,
+        "id": group,
+        "status": "Pending" if state == "InProgress" else state,
         "startTime": found.started,
-        "properties": {"events": []},
+        "properties": {"events": events},
     }
     return Response.of(200, body | ({"error": problem} if problem else {}), SOON)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import uuid
 from typing import Any
 
 from tests.azure.arm import operations, workspaces
@@ -16,9 +17,11 @@ DEPLOYMENT = f"{_GROUP}/providers/Microsoft.Resources/deployments/{{name}}"
 
 
 def _value(asked: dict[str, Any], name: str) -> Any:
-    """A parameter of a template: as given, or its default if that is no expression."""
-    given = asked["parameters"].get(name, {})
-    return given.get("value", asked["template"]["parameters"].get(name, {}).get("defaultValue"))
+    """A parameter of a template: as given, or its default."""
+    given = asked["parameters"].get(name) or {}
+    found = given.get("value", asked["template"]["parameters"].get(name, {}).get("defaultValue"))
+    other = re.fullmatch(r"\[parameters\('(\w+)'\)\]", found) if isinstance(found, str) else None
+    return _value(asked, other[1]) if other else found
 
 
 def _answer(resource: Resource) -> dict[str, Any]:
@@ -43,7 +46,7 @@ def put(call: Call) -> Response:
         "provisioningState": "Accepted",
         "timestamp": now(),
         "duration": "PT0S",
-        "correlationId": secrets.token_hex(16),
+        "correlationId": str(uuid.uuid4()),
         "providers": [],
         "dependencies": [],
     }
@@ -56,6 +59,9 @@ def put(call: Call) -> Response:
                 given = {key: _value(asked, key) for key in ("friendlyName", "description")}
                 made = workspaces.make(cloud, workspace, {k: v for k, v in given.items() if v})
                 made.body["tags"] = _value(asked, "tagValues") or {}
+                if _value(asked, "containerRegistryOption") == "none":
+                    made.properties.pop("containerRegistry", None)
+                properties["outputResources"] = [{"id": made.id}]
             properties["provisioningState"] = "Succeeded"
 
     def failed(problem: OperationError) -> None:

@@ -26,7 +26,7 @@ def make(cloud: Cloud, name: str, properties: dict[str, Any] | None = None) -> R
     from tests.azure.arm import datastores
 
     root = f"/subscriptions/{cloud.subscription}/resourceGroups/{cloud.group}/providers"
-    identity = str(uuid.UUID(hashlib.md5(name.encode()).hexdigest()))
+    unique = str(uuid.UUID(hashlib.md5(name.encode()).hexdigest()))
     domain = f"{cloud.location}.api.azureml.ms"
     given = properties or {}
     body = {
@@ -48,13 +48,13 @@ def make(cloud: Cloud, name: str, properties: dict[str, Any] | None = None) -> R
             "softDeleteEnabled": False,
             "containerRegistry": f"{root}/Microsoft.ContainerRegistry/registries/cr{name}",
             "notebookInfo": {
-                "resourceId": identity.replace("-", ""),
-                "fqdn": f"ml-{name}-{identity}.{cloud.location}.notebooks.azure.net",
+                "resourceId": unique.replace("-", ""),
+                "fqdn": f"ml-{name}-{unique}.{cloud.location}.notebooks.azure.net",
                 "isPrivateLinkEnabled": False,
                 "notebookPreparationError": None,
             },
             "storageHnsEnabled": False,
-            "workspaceId": identity,
+            "workspaceId": unique,
             "linkedModelInventoryArmId": None,
             "privateLinkCount": 0,
             "publicNetworkAccess": "Enabled",
@@ -78,7 +78,7 @@ def make(cloud: Cloud, name: str, properties: dict[str, Any] | None = None) -> R
 
 def require(cloud: Cloud, name: str) -> Resource:
     """The workspace of that name; raises ArmError."""
-    found = cloud.find(_id(cloud, name))
+    found = cloud.find(identity(cloud, name))
     if found is None:
         text = (
             f"The Resource '{ML}/workspaces/{name}' under resource group '{cloud.group}' was not "
@@ -125,7 +125,8 @@ def _since_2024() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _id(cloud: Cloud, name: str) -> str:
+def identity(cloud: Cloud, name: str) -> str:
+    """The id of the workspace of that name."""
     return (
         f"/subscriptions/{cloud.subscription}/resourceGroups/{cloud.group}"
         f"/providers/{ML}/workspaces/{name}"
