@@ -121,6 +121,35 @@ def test_an_unknown_model_is_not_found_as_in_2026(server: AzureServer) -> None:
     assert list(compare(recorded["body"], answer.json())) == []
 
 
+def test_an_endpoint_is_accepted_as_in_2026(server: AzureServer) -> None:
+    recorded = _excerpts()["online_endpoint_put"]
+    target = f"{server.workspace_id}/onlineEndpoints/NAME?api-version={recorded['api-version']}"
+    with closing(Replay(server)) as replay:
+        answer = replay.send("PUT", target, recorded["request"])
+    assert answer.status_code == recorded["status"]
+    assert recorded["headers"].keys() - {"x-ms-response-type"} <= {
+        name for name in recorded["headers"] if name in answer.headers
+    }
+    assert answer.json()["kind"] == recorded["body_kind"]
+    assert list(compare(recorded["body_properties"], answer.json()["properties"])) == []
+
+
+def test_a_version_is_made_as_in_2026(server: AzureServer) -> None:
+    recorded = _excerpts()["model_version_put"]
+    wanted = recorded["body_properties"]
+    names = ("description", "tags", "modelType", "modelUri", "stage")
+    asked = {"properties": {name: wanted[name] for name in names}}
+    target = f"{server.workspace_id}/models/NAME/versions/3"
+    with closing(Replay(server)) as replay:
+        answer = replay.send("PUT", f"{target}?api-version={recorded['api-version']}", asked)
+    assert answer.status_code == recorded["status"]
+    assert answer.headers["Location"].endswith(recorded["headers"]["Location"][3:])
+    own = answer.json()
+    assert (own["name"], own["type"]) == (recorded["body_name"], recorded["body_type"])
+    differences = list(compare(wanted, own["properties"]))
+    assert [d for d in differences if "modelUri" not in d] == []
+
+
 def _excerpts() -> dict[str, Any]:
     folder = recordings()
     if folder is None:

@@ -134,6 +134,11 @@ class Validator:
 
     def __init__(self, specifications: Path, log: Path) -> None:
         """Start it; the first exchange waits until it has read the specifications."""
+        if not (specifications / "specification").is_dir():
+            raise NotADirectoryError(
+                f"AZURE_SPECS_DIR: there is no {specifications / 'specification'}; it is to be a "
+                "copy of the repository azure-rest-api-specs"
+            )
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [node(), str(NODE / "validate.cjs"), str(specifications)],

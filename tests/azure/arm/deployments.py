@@ -227,6 +227,11 @@ def _body(asked: dict[str, Any]) -> dict[str, Any]:
     for name in ("privateNetworkConnection", "dataCollector", "containerResourceRequirements"):
         if name in given:
             properties[name] = given[name]
+    if kubernetes and not properties.get("containerResourceRequirements"):
+        least = {"cpu": "0.1", "gpu": None, "memory": "0.5Gi"}
+        properties["containerResourceRequirements"] = {
+            "containerResourceLimits": least, "containerResourceRequests": least,
+        }  # fmt: skip
     sku = {"name": "Default", "tier": "Standard", "capacity": 1} | (asked.get("sku") or {})
     return {
         "properties": properties,

@@ -41,7 +41,7 @@ function findings(side, exception) {
     path: (jsonPathsInPayload || pathsInPayload || []).join(", "),
   }));
   for (const thrown of [side.runtimeException, exception]) {
-    if (thrown) found.push({ code: thrown.code, message: thrown.message, path: "" });
+    if (thrown) found.push({ code: thrown.code || "RUNTIME_EXCEPTION", message: thrown.message, path: "" });
   }
   return found;
 }
