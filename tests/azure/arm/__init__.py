@@ -1,0 +1,1 @@
+"""management.azure.com: Azure Resource Manager and the services behind it."""
