@@ -75,14 +75,12 @@ class Predictor:
         self.format: Format = model_format
 
     @classmethod
-    def load(
-        cls, bundle: Path, digest: str | None = None, model_format: Format | None = None
-    ) -> Predictor:
+    def load(cls, bundle: Path, digest: str, model_format: Format | None = None) -> Predictor:
         """Check a bundle's manifest and models, and load the very bytes that were checked.
 
         Args:
             bundle: the version's folder.
-            digest: SHA-256 that the manifest must have; None trusts the manifest.
+            digest: SHA-256 that the manifest must have: the registry's, not the folder's own word.
             model_format: which of its models; the one that the manifest serves from by default.
 
         Raises:

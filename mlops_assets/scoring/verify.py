@@ -1,9 +1,9 @@
 """Does a bundle load in a process that knows nothing else, and predict as it did in training?
 
-``python -m mlops_assets.scoring.verify BUNDLE [--digest D]`` prints one line of JSON
+``python -m mlops_assets.scoring.verify BUNDLE --digest D`` prints one line of JSON
 ``{"mismatched": [file], "loads": bool, "error": str | null, "max_difference": float | null}`` and
 exits with 0 if all is well, 1 if not. With ``--wait`` the heavy imports are made first and
-``{"bundle": path, "digest": str | null}`` is then read as one line from stdin, so that a caller
+``{"bundle": path, "digest": str}`` is then read as one line from stdin, so that a caller
 can hide their time behind its own work.
 """
 
@@ -29,7 +29,7 @@ EVIDENCE = "evidence.json"
 TOLERANCE = 1e-9
 
 
-def verify(bundle: Path, digest: str | None = None) -> dict[str, Any]:
+def verify(bundle: Path, digest: str) -> dict[str, Any]:
     """Check every file of a bundle, load its model, and compare with its sample.
 
     Nothing is loaded if any file is not the one that was registered.
@@ -118,9 +118,9 @@ def main() -> int:
         if not line:
             return 0  # the caller ended without a question
         question = json.loads(line)
-        bundle, digest = Path(question["bundle"]), question.get("digest")
-    elif bundle is None:
-        parser.error("the bundle's folder is missing")
+        bundle, digest = Path(question["bundle"]), question["digest"]
+    elif bundle is None or digest is None:
+        parser.error("the bundle's folder is missing, or its digest")
     with contextlib.redirect_stdout(sys.stderr):  # what a model prints is no part of the report
         report = verify(bundle, digest)
     print(json.dumps(report), flush=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlops_assets.files import digest_file
 from mlops_assets.scoring.errors import IntegrityError, ModelError, RequestError
 from mlops_assets.scoring.predictor import Predictor
 from tests.bundles import (
@@ -24,6 +25,11 @@ from tests.bundles import (
 )
 
 
+def load(bundle: Path) -> Predictor:
+    """A bundle whose manifest is what was registered."""
+    return Predictor.load(bundle, digest_file(bundle / "manifest.json"))
+
+
 def test_a_regression_answers_plain_numbers(tmp_path: Path) -> None:
     version = regression(tmp_path, 3)
     predictor = Predictor.load(version.bundle, version.digest)
@@ -35,7 +41,7 @@ def test_a_regression_answers_plain_numbers(tmp_path: Path) -> None:
 
 
 def test_a_classifier_answers_labels_and_probabilities(tmp_path: Path) -> None:
-    predictor = Predictor.load(classifier(tmp_path).bundle)
+    predictor = load(classifier(tmp_path).bundle)
     answer = predictor.predict(
         [{"size": 1, "colour": None}, {"size": 99, "colour": "a colour never seen"}]
     )
@@ -86,7 +92,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 def test_a_manifest_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(IntegrityError, match=r"manifest\.json: not a manifest"):
-        Predictor.load(tmp_path)
+        load(tmp_path)
 
 
 def test_a_model_that_the_manifest_does_not_name_is_refused(tmp_path: Path) -> None:
@@ -96,11 +102,11 @@ def test_a_model_that_the_manifest_does_not_name_is_refused(tmp_path: Path) -> N
     del manifest["files"]["model.pkl"]
     path.write_text(json.dumps(manifest))
     with pytest.raises(IntegrityError, match=r"model\.pkl: the manifest does not name it"):
-        Predictor.load(version.bundle)
+        load(version.bundle)
 
 
 def test_a_model_that_fails_inside_its_contract_is_its_own_fault(tmp_path: Path) -> None:
-    predictor = Predictor.load(broken(tmp_path).bundle)
+    predictor = load(broken(tmp_path).bundle)
     assert predictor.predict([{"a": 1, "b": 1}]).values == [0.0]
     with pytest.raises(RuntimeError, match="secret detail"):
         predictor.predict([{"a": 7, "b": 1}])
@@ -109,7 +115,7 @@ def test_a_model_that_fails_inside_its_contract_is_its_own_fault(tmp_path: Path)
 
 
 def test_a_model_that_fails_outside_its_contract_blames_the_value(tmp_path: Path) -> None:
-    predictor = Predictor.load(broken(tmp_path).bundle)
+    predictor = load(broken(tmp_path).bundle)
     with pytest.raises(RequestError, match="row 1, column 'b': 11 is outside the contract's range"):
         predictor.predict([{"a": 7, "b": 1}, {"a": 7, "b": 11}])
 
@@ -121,7 +127,7 @@ class TooFew:
 
 def test_one_answer_per_row_is_asked_for(tmp_path: Path) -> None:
     write_bundle(tmp_path / "bundle", TooFew(), NUMBERS, [{"a": 1.0, "b": 1}])
-    predictor = Predictor.load(tmp_path / "bundle")
+    predictor = load(tmp_path / "bundle")
     with pytest.raises(ModelError, match="gave 1 answers for 2 rows"):
         predictor.predict([{"a": 1.0, "b": 1}, {"a": 1.0, "b": 1}])
 
@@ -144,7 +150,7 @@ print(json.dumps([predictor.format, predictor.predict([{{"a": 1.5, "b": 2}}]).va
 
 def test_each_of_its_models_can_be_asked_for(tmp_path: Path) -> None:
     version = exported(tmp_path, 2)
-    assert Predictor.load(version.bundle).format == "onnx"
+    assert load(version.bundle).format == "onnx"
     pickled = Predictor.load(version.bundle, version.digest, "pickle")
     assert pickled.format == "pickle"
     assert pickled.predict([{"a": 1.5, "b": 2}]).values == [2003.5]
@@ -157,7 +163,7 @@ def test_neither_model_may_be_another_one(tmp_path: Path, name: str) -> None:
     data[len(data) // 2] ^= 1
     (bundle / name).write_bytes(data)
     with pytest.raises(IntegrityError, match=re.escape(name)):
-        Predictor.load(bundle)
+        load(bundle)
 
 
 def test_what_is_not_served_from_may_be_left_out(tmp_path: Path) -> None:

@@ -70,9 +70,10 @@ def test_nobody_asks(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_wanted() -> None:
-    done = subprocess.run(COMMAND, capture_output=True, check=False)
-    assert done.returncode == 2
-    assert b"the bundle's folder is missing" in done.stderr
+    for arguments in ([], ["folder"]):
+        done = subprocess.run([*COMMAND, *arguments], capture_output=True, check=False)
+        assert done.returncode == 2
+        assert b"the bundle's folder is missing, or its digest" in done.stderr
 
 
 def test_a_changed_and_a_missing_file_are_named_and_nothing_is_loaded(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_labels_must_be_equal(tmp_path: Path) -> None:
     manifest = json.loads((version.bundle / "manifest.json").read_text())
     manifest["files"]["sample.json"] = digest_file(path)
     (version.bundle / "manifest.json").write_text(json.dumps(manifest))
-    report = verify(version.bundle)
+    report = verify(version.bundle, digest_file(version.bundle / "manifest.json"))
     assert report["max_difference"] == 1.0
     assert "differ from training's" in report["error"]
 
