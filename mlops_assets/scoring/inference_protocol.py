@@ -63,17 +63,28 @@ def infer(body: bytes, predictor: Predictor, version: str) -> tuple[bytes, Predi
     request = parse_json(body)
     if not isinstance(request, dict):
         raise RequestError('the body must be an object such as {"inputs": [...]}')
+    identity = _identity(request.get("id"))
     prediction = predictor.predict_table(_table(request.get("inputs"), predictor.schema))
     answer: dict[str, Any] = {
+        **identity,
         "model_name": predictor.schema.model,
         "model_version": version,
         "outputs": _wanted(_outputs(prediction, predictor.schema), request.get("outputs")),
     }
-    if isinstance(request.get("id"), str):
-        answer["id"] = request["id"]
     if prediction.warnings:
         answer["parameters"] = {"warnings": "; ".join(prediction.warnings)}
     return msgspec.json.encode(answer), prediction
+
+
+def _identity(given: Any) -> dict[str, str]:
+    """The request's id as part of the answer; nothing where it has none."""
+    if not isinstance(given, str):
+        return {}
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise RequestError("id: half a surrogate pair cannot be sent back") from None
+    return {"id": given}
 
 
 def _table(inputs: Any, schema: Schema) -> Table:
@@ -143,7 +154,10 @@ def _wanted(outputs: list[dict[str, Any]], asked: Any) -> list[dict[str, Any]]:
             raise RequestError(
                 f"outputs: no output {ascii(entry.get('name'))[:60]}; there are: {', '.join(known)}"
             )
-    return [known[entry["name"]] for entry in asked]
+    names = [entry["name"] for entry in asked]
+    if len(set(names)) != len(names):  # a few bytes each would ask for all rows once more
+        raise RequestError("outputs: one is asked for twice")
+    return [known[name] for name in names]
 
 
 def _label_type(schema: Schema) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from mlops_assets.scoring.errors import RequestError
 from mlops_assets.scoring.schema import Schema
-from mlops_assets.scoring.table import Table, check_columns, from_records, from_rows
+from mlops_assets.scoring.table import Table, check_columns, from_records, from_rows, written_twice
 
 KEYS = ("data", "input_data", "dataframe_split", "dataframe_records")
 FORMS = '{"data": [{column: value, ...}, ...]}'
@@ -88,7 +88,6 @@ def _constant(name: str) -> NoReturn:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = written_twice(key for key, _ in pairs)[0]
         raise RequestError(f"{ascii(twice)[:60]} is written twice in one object")
     return result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -96,8 +97,7 @@ def check_columns(columns: Iterable[Any], schema: Schema) -> list[str]:
     for name in names:
         if not isinstance(name, str):
             raise RequestError(f"columns: wants texts, found {_shown(name)}")
-    twice = sorted({name for name in names if names.count(name) > 1}) if _repeats(names) else []
-    if twice:
+    if twice := written_twice(names):
         raise RequestError(f"columns: {_listed(twice)} written twice")
     if set(names) != set(schema.names):
         _refuse_columns(names, schema, "")
@@ -130,8 +130,9 @@ def out_of_contract(table: Table, schema: Schema) -> list[Outside]:
     return found
 
 
-def _repeats(names: list[str]) -> bool:
-    return len(set(names)) != len(names)
+def written_twice(names: Iterable[str]) -> list[str]:
+    """The names that stand there more than once; a body may hold a million."""
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _some(rows: Sequence[Any], most: int | None) -> None:
@@ -148,9 +149,9 @@ def too_many_rows(rows: int) -> RequestError:
 
 
 def _refuse_columns(found: Iterable[str], schema: Schema, place: str) -> None:
-    given = list(found)
-    missing = [name for name in schema.names if name not in set(given)]
-    unknown = [name for name in given if name not in set(schema.names)]
+    given, wanted = dict.fromkeys(found), set(schema.names)
+    missing = [name for name in schema.names if name not in given]
+    unknown = [name for name in given if name not in wanted]
     parts = [f"missing column {_listed(missing)}"] if missing else []
     parts += [f"unknown column {_listed(unknown)}"] if unknown else []
     raise RequestError(f"{place}{'; '.join(parts)}; the columns are: {', '.join(schema.names)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,12 @@ def test_inference_of_labels(client: TestClient) -> None:
         ({"inputs": [_tensor("a", "FP32", ["x", 1.0]), ROWS[1]]}, "row 0, column 'a'"),
         ({"inputs": ROWS, "outputs": [{"name": "x"}]}, "no output 'x'; there are: prediction"),
         ({"inputs": ROWS, "outputs": 1}, "outputs: wants a list"),
+        ({"inputs": ROWS, "outputs": [{"name": "prediction"}] * 2}, "one is asked for twice"),
+        ({"inputs": ROWS, "id": "\ud800"}, "half a surrogate pair"),
     ],
 )
 def test_bad_requests_are_told_what_is_wrong(client: TestClient, body: Any, message: str) -> None:
-    answer = client.post("/v2/models/tiny/infer", json=body, headers=KEY)
+    answer = client.post("/v2/models/tiny/infer", content=json.dumps(body), headers=KEY)
     assert answer.status_code == 400
     assert message in answer.json()["error"]["message"]
 

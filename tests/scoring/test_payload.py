@@ -166,3 +166,16 @@ def test_what_lies_outside_the_contract_is_found() -> None:
     assert outside(ROW, {**ROW, "f": 11}) == [high]
     unseen = "row 0, column 's': 'z' is none of the contract's categories"
     assert outside({**ROW, "s": "z"}) == [unseen]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("{" + ",".join(f'"k{n}":0' for n in range(300_000)) + ',"k0":0}', "'k0' is written twice"),
+        ('{"input_data":{"columns":[' + '"f","s",' * 300_000 + '"f"],"data":[]}}', "written twice"),
+    ],
+)
+def test_a_million_names_are_looked_at_once_each(body: str, message: str) -> None:
+    """Comparing each with each would take hours; the test's own time limit ends that."""
+    with pytest.raises(RequestError, match=message):
+        parse(body.encode(), SCHEMA)

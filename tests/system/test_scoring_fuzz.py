@@ -70,8 +70,10 @@ forms = st.one_of(
         st.lists(rows, max_size=3) | anything,
     ),
     splits.map(lambda value: {"dataframe_split": value}),
-    st.lists(tensors | st.sampled_from([SIZE, COLOUR]), max_size=3).map(
-        lambda value: {"inputs": value}
+    st.builds(
+        lambda tensors, more: {"inputs": tensors, **more},
+        st.just([SIZE, COLOUR]) | st.lists(tensors, max_size=3),
+        st.fixed_dictionaries({}, optional={"id": scalars, "outputs": anything}),
     ),
     anything,
 )
