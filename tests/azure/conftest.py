@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 
 from tests.azure.blob import NODE
 from tests.azure.server import AzureServer
-from tests.azure.validate import specifications
+from tests.azure.validate import Findings
+
+CHECKED = "azure exchanges"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what was held against the specifications: none would be no proof."""
+    total = Findings()
+    for report in (r for reports in terminalreporter.stats.values() for r in reports):
+        if getattr(report, "when", None) != "teardown":
+            continue
+        for name, counts in report.user_properties:
+            if name == CHECKED:
+                for kept, seen in zip(
+                    (total.operations, total.outside, total.known), counts, strict=True
+                ):
+                    kept.update(seen)
+    if total.operations:
+        terminalreporter.section("Azure")
+        terminalreporter.line(total.counts())
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +43,9 @@ def azure_server() -> Iterator[AzureServer]:
 
 
 @pytest.fixture
-def azure(azure_server: AzureServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[AzureServer]:
+def azure(
+    azure_server: AzureServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[AzureServer]:
     """Azure, as new, with the environment of this process set so that clients find it.
 
     At its end, whatever was exchanged is held against Microsoft's specifications, where
@@ -36,11 +58,6 @@ def azure(azure_server: AzureServer, monkeypatch: pytest.MonkeyPatch) -> Iterato
     assert azure_server.record.broken == []
     found = azure_server.findings()
     if found:
-        print(found.summary())
+        counts = (dict(found.operations), dict(found.outside), dict(found.known))
+        request.node.user_properties.append((CHECKED, counts))
         assert [str(finding) for finding in found.requests + found.responses] == []
-
-
-@pytest.fixture(scope="session")
-def _specified() -> None:
-    if specifications() is None:
-        pytest.skip("AZURE_SPECS_DIR does not name a copy of azure-rest-api-specs")

@@ -57,7 +57,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_starter, args=(child.pid,), daemon=True).start()
-    return child.wait()
+    code = child.wait()
+    with contextlib.suppress(ProcessLookupError):  # what it has left in the background
+        os.killpg(child.pid, signal.SIGKILL)
+    return code
 
 
 def _end_with_starter(group: int) -> None:

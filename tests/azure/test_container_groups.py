@@ -17,8 +17,6 @@ from tests.azure.server import AzureServer
 from tests.bundles import regression
 from tests.local_servers import eventually, processes_of
 
-pytest.importorskip("azure.mgmt.containerinstance")
-
 KEY = "k" * 32
 
 

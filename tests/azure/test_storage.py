@@ -72,7 +72,6 @@ def test_dagster_finds_the_account(azure: AzureServer) -> None:
 
 
 def test_adlfs_reads_and_writes(azure: AzureServer) -> None:
-    pytest.importorskip("adlfs")
     import fsspec
     import pandas as pd
 

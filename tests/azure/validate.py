@@ -122,10 +122,17 @@ class Findings:
     def summary(self) -> str:
         """Counts for people."""
         return (
-            f"{sum(self.operations.values())} exchanges of {len(self.operations)} operations "
-            f"checked: {len(self.requests)} findings in requests, {len(self.responses)} in "
-            f"answers, {sum(self.known.values())} of {len(self.known)} known kinds; "
-            f"{sum(self.outside.values())} exchanges that no specification is about"
+            f"{self.counts()}; {len(self.requests)} findings in requests, {len(self.responses)} "
+            "in answers"
+        )
+
+    def counts(self) -> str:
+        """How much was checked."""
+        known = ", ".join(f"{count} x {reason}" for reason, count in self.known.items())
+        return (
+            f"{sum(self.operations.values())} exchanges of {len(self.operations)} operations held "
+            f"against the specifications, {sum(self.outside.values())} that they are not about; "
+            f"known: {known or 'none'}"
         )
 
 
