@@ -105,28 +105,40 @@ def check_columns(columns: Iterable[Any], schema: Schema) -> list[str]:
 
 
 class Outside(NamedTuple):
-    """A value that the data contract does not allow."""
+    """A value that the data contract does not allow; there may be as many as values."""
 
     row: int
-    column: str
-    problem: str
+    feature: Feature
+    value: Any
+
+    @property
+    def column(self) -> str:
+        """Where it stands."""
+        return self.feature.name
 
     @property
     def message(self) -> str:
         """The value's place and what is wrong with it."""
-        return f"row {self.row}, column '{self.column}': {self.problem}"
+        low, high = _range(self.feature)
+        problem = f"is outside the contract's range {low} to {high}"
+        if not _listed_in(self.value, self.feature.categories):
+            problem = "is none of the contract's categories"
+        return f"row {self.row}, column '{self.column}': {_shown(self.value)} {problem}"
 
 
 def out_of_contract(table: Table, schema: Schema) -> list[Outside]:
     """The values that the data contract does not allow, column by column."""
     found: list[Outside] = []
     for feature in schema.features:
-        if feature.categories is None and feature.minimum is None and feature.maximum is None:
+        allowed, (low, high) = feature.categories, _range(feature)
+        if allowed is None and (low, high) == (-math.inf, math.inf):
             continue
         for row, value in enumerate(table.columns[feature.name]):
-            problem = _outside(value, feature)
-            if problem:
-                found.append(Outside(row, feature.name, problem))
+            if value is None:
+                continue
+            beyond = isinstance(value, (int, float)) and not low <= value <= high
+            if beyond or not _listed_in(value, allowed):
+                found.append(Outside(row, feature, value))
     return found
 
 
@@ -236,16 +248,14 @@ _CONVERTERS = {
 }
 
 
-def _outside(value: Any, feature: Feature) -> str | None:
-    if value is None:
-        return None
-    if feature.categories is not None and value not in feature.categories:
-        return f"{_shown(value)} is none of the contract's categories"
+def _listed_in(value: Any, categories: tuple[Any, ...] | None) -> bool:
+    return categories is None or value in categories
+
+
+def _range(feature: Feature) -> tuple[float, float]:
     low = -math.inf if feature.minimum is None else feature.minimum
     high = math.inf if feature.maximum is None else feature.maximum
-    if isinstance(value, (int, float)) and not low <= value <= high:
-        return f"{_shown(value)} is outside the contract's range {low} to {high}"
-    return None
+    return low, high
 
 
 def _shown(value: Any) -> str:
