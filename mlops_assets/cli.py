@@ -2,15 +2,13 @@
 
 import datetime as dt
 import json
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from mlops_assets.endpoints import aligned, listing, sample_request, statuses
 from mlops_assets.errors import UserError
-from mlops_assets.samples import load_samples
 from mlops_assets.spec import load_model, model_folders
 from mlops_assets.state import ready, seed
 from mlops_assets.strict import SpecError
@@ -79,7 +77,7 @@ def endpoints(as_json: bool) -> None:
     """Print every endpoint: model, environment, version, URL, health, and how to ask it."""
     profile = load_profile()
     if as_json:
-        click.echo(json.dumps(_statuses(profile), indent=2))
+        click.echo(json.dumps(statuses(profile), indent=2))
     else:
         _print_endpoints(profile)
 
@@ -95,7 +93,7 @@ def invoke(model: str, environment: str, sample: str | None) -> None:
 
     profile = load_profile()
     profile.environment(environment)
-    body = _sample_request(profile, model, environment, sample)
+    body = sample_request(profile, model, environment, sample)
     answer = Serving(profile).ask(model, environment, Request.of(body))
     click.echo(answer.body.decode())
     if answer.status != 200:
@@ -227,7 +225,7 @@ def history(model: str, at: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([row.as_dict() for row in found], indent=2))
     elif found:
-        _print_table(past.COLUMNS, [row.cells() for row in found])
+        click.echo(aligned(past.COLUMNS, [row.cells() for row in found]))
     else:
         click.echo(f"{model}: nothing has served" + (f" at {at}" if at else ""))
 
@@ -299,6 +297,11 @@ def convert(files: tuple[Path, ...], folder: Path) -> None:
     click.echo("\n".join(f"wrote {path}" for path in written))
 
 
+def _print_endpoints(profile: Profile) -> None:
+    for line in listing(profile):
+        click.echo(line)
+
+
 def _decide(
     decision: Literal["approved", "rejected"],
     model: str,
@@ -331,70 +334,6 @@ def _time(text: str) -> dt.datetime:
         raise click.BadParameter(
             f"'{text}' is no time; give one such as 2026-03-31T18:00", param_hint="--at"
         ) from None
-
-
-def _statuses(profile: Profile) -> list[dict[str, Any]]:
-    from resources.serving import Serving
-
-    serving = Serving(profile)
-    found = [serving.status(model, environment) for model, environment in serving.known()]
-    return [
-        {
-            "model": status.model,
-            "environment": status.environment,
-            "version": status.version,
-            "url": status.url,
-            "healthy": status.healthy,
-            "key_file": str(status.key_file),
-        }
-        for status in found
-    ]
-
-
-def _print_endpoints(profile: Profile) -> None:
-    found = _statuses(profile)
-    if not found:
-        click.echo("no endpoint yet: `make demo` deploys the sample models")
-        return
-    rows = [
-        (
-            status["model"],
-            status["environment"],
-            str(status["version"] or "-"),
-            "yes" if status["healthy"] else "NO",
-            status["url"] or "-",
-        )
-        for status in found
-    ]
-    click.echo("")
-    _print_table(("MODEL", "ENVIRONMENT", "VERSION", "HEALTHY", "URL"), rows)
-    click.echo("")
-    for status in found:
-        if status["healthy"]:
-            click.echo(_curl(profile, status))
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    lines = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
-
-
-def _curl(profile: Profile, status: dict[str, Any]) -> str:
-    """A line that asks an endpoint its first sample, ready to paste; the key stays in its file."""
-    body = _sample_request(profile, status["model"], status["environment"], None)
-    text = shlex.quote(json.dumps(body, separators=(",", ":")))
-    key = f'"Authorization: Bearer $(head -1 {shlex.quote(status["key_file"])})"'
-    return f"curl -sS -H {key} -H 'Content-Type: application/json' -d {text} {status['url']}"
-
-
-def _sample_request(profile: Profile, model: str, environment: str, name: str | None) -> Any:
-    path = profile.samples_of(model, environment)
-    samples = {sample.name: sample.request for sample in load_samples(path)}
-    if name is not None and name not in samples:
-        raise SpecError(path, [f"no sample '{name}'; there are: {', '.join(samples)}"])
-    return samples[name or next(iter(samples))]
 
 
 if __name__ == "__main__":

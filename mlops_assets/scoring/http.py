@@ -93,23 +93,20 @@ class Receiver:
         return body
 
     async def _rest(self, body: bytes, receive: Receive) -> bytes:
-        chunks, size = [body], len(body)
+        chunks, size, more = [body], len(body), True
         self._received += size
         try:
-            while True:
-                if size > MAXIMUM_BODY:
-                    raise _too_large()
+            while size <= MAXIMUM_BODY and more:
                 if self._received > MAXIMUM_RECEIVED:
                     raise RequestError("too much is being received; come again", 503, "busy")
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise GoneError
                 chunk: bytes = message.get("body", b"")
+                more = message.get("more_body", False)
                 chunks.append(chunk)
                 size += len(chunk)
                 self._received += len(chunk)
-                if not message.get("more_body", False):
-                    break
         finally:
             self._received -= size
         if size > MAXIMUM_BODY:

@@ -89,7 +89,7 @@ class Predictor:
         manifest, found = read_manifest(bundle, digest)
         try:
             schema = Schema.from_manifest(manifest)
-            chosen: Format = model_format or manifest.get("serving", {}).get("format", "pickle")
+            chosen = model_format or served_format(manifest)
             name = MODELS[chosen]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"{bundle / MANIFEST}: not a manifest: {error!r}") from None
@@ -134,6 +134,12 @@ class Predictor:
             tuple(found.message for found in outside[:MOST_WARNINGS]),
             tuple(found.column for found in outside),
         )
+
+
+def served_format(manifest: dict[str, Any]) -> Format:
+    """What a version is served from; versions older than ONNX say nothing of it."""
+    serving = manifest.get("serving")
+    return serving.get("format", "pickle") if isinstance(serving, dict) else "pickle"
 
 
 def _load(model_format: Format, data: bytes, schema: Schema) -> Model:

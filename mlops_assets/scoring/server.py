@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -67,7 +67,7 @@ class Application:
         identity: str = "",
         cors_origins: Sequence[str] = (),
         access_log: bool = False,
-        lifespan: Lifespan | None = None,
+        lifespan: Lifespan = nullcontext,
     ) -> None:
         """The server of one endpoint.
 
@@ -334,13 +334,9 @@ class Application:
 
     async def _live_through(self, receive: Receive, send: Send) -> None:
         await receive()
-        if self._lifespan is None:
+        async with self._lifespan():
             await send({"type": "lifespan.startup.complete"})
             await receive()
-        else:
-            async with self._lifespan():
-                await send({"type": "lifespan.startup.complete"})
-                await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -26,7 +26,13 @@ from mlops_assets.scoring.keys import KEYS, KeyFileError, read_keys, write_keys
 from mlops_assets.scoring.logs import log_to_stderr
 from mlops_assets.scoring.metrics import COUNTS
 from mlops_assets.scoring.options import COMMAND, MODEL_DIR, Options, parse
-from mlops_assets.scoring.predictor import MANIFEST, MODELS, SAMPLE, read_manifest
+from mlops_assets.scoring.predictor import (
+    MANIFEST,
+    MODELS,
+    SAMPLE,
+    read_manifest,
+    served_format,
+)
 from mlops_assets.scoring.signature import SIGNATURE, Signed
 from mlops_assets.scoring.supervisor import (
     LOCK,
@@ -214,10 +220,8 @@ def check(bundle: Path, digest: str | None, packaged: bool = False) -> str:
         IntegrityError: a file is missing or another one; names it.
     """
     manifest, found = read_manifest(bundle, digest)
-    serving = manifest.get("serving")
-    served = serving.get("format") if isinstance(serving, dict) else "pickle"
     # The other model may be missing anywhere.
-    optional = {name for kind, name in MODELS.items() if kind != served}
+    optional = {name for kind, name in MODELS.items() if kind != served_format(manifest)}
     if packaged:
         optional |= manifest["files"].keys() - {SAMPLE, *MODELS.values()}
     for name, expected in sorted(manifest["files"].items()):

@@ -83,7 +83,7 @@ def serve(
         yield
         for task in beside:
             task.cancel()
-        metrics.write()
+        _write(metrics)
 
     application = Application(
         deployments,
@@ -126,10 +126,14 @@ def _listeners(listening: int) -> list[socket.socket]:
 async def _write_counts(metrics: Metrics) -> None:
     while True:
         await asyncio.sleep(COUNT_SECONDS)
-        try:
-            await asyncio.to_thread(metrics.write)
-        except OSError as error:  # a full disk: the sums stay in memory
-            logging.getLogger(__name__).warning("counts are not written: %s", error)
+        await asyncio.to_thread(_write, metrics)
+
+
+def _write(metrics: Metrics) -> None:
+    try:
+        metrics.write()
+    except OSError as error:  # a full disk: the sums stay in memory
+        logging.getLogger(__name__).warning("counts are not written: %s", error)
 
 
 def _acknowledger(folder: Path) -> Callable[[Serving], None]:

@@ -21,6 +21,10 @@ class TrainingProblem(Exception):  # noqa: N818  (TrainingError is what its pare
         self.frames = frames
 
 
+class NotConvertedError(Exception):
+    """The estimator, or a step of it, has no ONNX form; the message is one sentence."""
+
+
 @contextlib.contextmanager
 def own_errors(source: Path, doing: str, kind: Kind = "raised") -> Generator[None]:
     """Turn whatever the model's code raises, SystemExit too, into one sentence with its place.

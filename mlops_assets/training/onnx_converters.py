@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from mlops_assets.training.errors import NotConvertedError
+
 Array = np.ndarray[Any, Any]
 
 #: What skl2onnx calls the estimators of trees.
@@ -107,7 +109,7 @@ def _sklearn_tree(tree: Any, target: int = 0, factor: float = 1.0) -> _Tree:
 def _histogram_tree(predictor: Any, target: int) -> _Tree:
     nodes = predictor.nodes
     if nodes["is_categorical"].any():
-        raise NotImplementedError("ONNX has no splits by category (categorical_features)")
+        raise NotConvertedError("ONNX has no splits by category (categorical_features)")
     return _Tree(
         feature=nodes["feature_idx"],
         threshold=nodes["num_threshold"],
@@ -141,7 +143,7 @@ def _base(model: Any) -> Array | None:
     if not hasattr(model, "learning_rate"):
         return None
     if model.init not in (None, "zero"):
-        raise NotImplementedError("ONNX knows no boosting that starts from another estimator")
+        raise NotConvertedError("ONNX knows no boosting that starts from another estimator")
     return np.ravel(model._raw_predict_init(np.zeros((1, model.n_features_in_))))  # noqa: SLF001
 
 
@@ -208,7 +210,7 @@ def _regressor(scope: Any, operator: Any, container: Any) -> None:
         if link == "LogLink":
             value = graph.add("Exp", value)
         elif link != "IdentityLink":
-            raise NotImplementedError(f"ONNX knows no {link} of {type(model).__name__}")
+            raise NotConvertedError(f"ONNX knows no {link} of {type(model).__name__}")
     _finish(graph, value, operator.outputs[0])
 
 
@@ -230,7 +232,7 @@ def _shares(graph: _Graph, raw: str, loss: str) -> str:
     if loss == "HalfMultinomialLoss":
         return graph.add("Softmax", raw, axis=1)
     if loss not in ("HalfBinomialLoss", "ExponentialLoss"):
-        raise NotImplementedError(f"ONNX knows no {loss} of a classifier")
+        raise NotConvertedError(f"ONNX knows no {loss} of a classifier")
     if loss == "ExponentialLoss":
         raw = graph.add("Add", raw, raw)
     second = graph.add("Sigmoid", raw)

@@ -17,6 +17,7 @@ import numpy as np
 
 from mlops_assets.scoring.schema import Feature
 from mlops_assets.training import onnx_converters
+from mlops_assets.training.errors import NotConvertedError
 
 if TYPE_CHECKING:
     import onnx
@@ -32,10 +33,6 @@ _FILLER = {"float": 0.0, "integer": 0, "boolean": False, "string": ""}
 
 #: Width of the numbers inside.
 Precision = Literal["double", "float"]
-
-
-class NotConvertedError(Exception):
-    """The estimator has no ONNX form; the message is one sentence."""
 
 
 class TooSlowError(NotConvertedError):

@@ -20,7 +20,8 @@ from mlops_assets.scoring import parity
 from mlops_assets.scoring.pickled import Pickled
 from mlops_assets.scoring.schema import Feature, Schema
 from mlops_assets.training import onnx_export
-from mlops_assets.training.onnx_export import NotConvertedError, Precision, TooSlowError
+from mlops_assets.training.errors import NotConvertedError
+from mlops_assets.training.onnx_export import Precision, TooSlowError
 
 #: Rows that are scored, and lie in memory as Python's own objects, at a time.
 CHUNK_ROWS = 10_000

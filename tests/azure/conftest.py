@@ -36,7 +36,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def azure_server() -> Iterator[AzureServer]:
     """The server itself; most tests want ``azure``."""
     if not (NODE / "node_modules" / "azurite").is_dir():
-        pytest.skip(f"Azurite is not installed: run npm ci in {NODE}")
+        pytest.fail("Azurite is not installed: `make test-azure` does it")
     with closing(AzureServer()) as server:
         server.trust_in_this_process()
         yield server

@@ -44,9 +44,9 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from mlops_assets.scoring.schema import Feature, Schema
 from mlops_assets.scoring.session import Session
+from mlops_assets.training.errors import NotConvertedError
 from mlops_assets.training.onnx_export import (
     OPSET,
-    NotConvertedError,
     TooSlowError,
     convert,
     opset_of,

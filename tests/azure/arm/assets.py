@@ -114,6 +114,13 @@ def put_version(call: Call) -> tuple[Resource, bool, Response | None]:
     return resource, new, None
 
 
+def remove_version(call: Call) -> Response:
+    """Remove a version, there or not."""
+    found = call.cloud.find(call.id)
+    call.cloud.remove(call.id)
+    return Response(200 if found else 204)
+
+
 def not_found(call: Call, kind: str, name: str, version: str = "") -> Response:
     """The error of an unknown container or version."""
     location = call.cloud.location
@@ -273,9 +280,7 @@ def put(call: Call) -> Response:
 @routes.on("DELETE", f"{_CONTAINERS}/{{name}}/versions/{{version}}")
 def delete(call: Call) -> Response:
     """Remove a version."""
-    found = call.cloud.find(call.id)
-    call.cloud.remove(call.id)
-    return Response(200 if found else 204)
+    return remove_version(call)
 
 
 @routes.on("POST", f"{_CONTAINERS}/{{name}}/versions/{{version}}/startPendingUpload")

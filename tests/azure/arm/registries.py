@@ -18,6 +18,7 @@ from tests.azure.arm.assets import (
     page,
     pending_upload,
     put_version,
+    remove_version,
 )
 from tests.azure.arm.base import ML, REGISTRY, Call, Cloud, Resource, error, routes, system_data
 from tests.azure.messages import Response
@@ -119,9 +120,7 @@ def put(call: Call) -> Response:
 @routes.on("DELETE", f"{_CONTAINERS}/{{name}}/versions/{{version}}")
 def delete(call: Call) -> Response:
     """Remove a version."""
-    found = call.cloud.find(call.id)
-    call.cloud.remove(call.id)
-    return Response(200 if found else 204)
+    return remove_version(call)
 
 
 @routes.on("POST", f"{_CONTAINERS}/{{name}}/versions/{{version}}/startPendingUpload")

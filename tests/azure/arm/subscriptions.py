@@ -77,32 +77,26 @@ def sizes(call: Call) -> Response:
 @routes.on("GET", f"{_LOCATION}/usages")
 def usages(call: Call) -> Response:
     """How much of the quota is used: nothing."""
-    families = dict.fromkeys(family for _, family, *_ in SIZES)
-    found = [
-        {
-            "id": f"{call.id}/{family}",
-            "type": f"{ML}/usages",
-            "unit": "Count",
-            "currentValue": 0,
-            "limit": 100,
-            "name": {"value": family, "localizedValue": family},
-        }
-        for family in families
-    ]
-    return Response.of(200, {"value": found})
+    return _per_family(call, "usages", currentValue=0)
 
 
 @routes.on("GET", f"{_LOCATION}/quotas")
 def quotas(call: Call) -> Response:
     """The quota of the workspaces."""
+    return _per_family(call, "vmFamily/quotas")
+
+
+def _per_family(call: Call, kind: str, **more: int) -> Response:
+    """The same for each family of machines."""
     families = dict.fromkeys(family for _, family, *_ in SIZES)
     found = [
         {
             "id": f"{call.id}/{family}",
-            "type": f"{ML}/vmFamily/quotas",
+            "type": f"{ML}/{kind}",
             "unit": "Count",
             "limit": 100,
             "name": {"value": family, "localizedValue": family},
+            **more,
         }
         for family in families
     ]
