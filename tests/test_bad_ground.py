@@ -1,5 +1,6 @@
 """A full disk under the state folder."""
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ def small_disk(released: Platform) -> Iterator[Platform]:
         subprocess.run(["cp", "-a", f"{aside}/.", str(home)], check=True)
         yield released
     finally:
+        (home / "filler").unlink(missing_ok=True)
         released.serving.stop()
         subprocess.run([*root, "umount", "--lazy", str(home)], check=True)
 
@@ -32,13 +34,9 @@ def small_disk(released: Platform) -> Iterator[Platform]:
 def fill(home: Path, leave: int) -> Path:
     """Take all room of a file system but so many bytes."""
     path = home / "filler"
-    with path.open("wb") as file:
-        block = b"x" * 65536
-        try:
-            while True:
-                file.write(block)
-                file.flush()
-        except OSError:
+    # Without a buffer: one that could not be written would be written once more at the end.
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 65536):
             pass
     with path.open("r+b") as file:
         file.truncate(max(0, path.stat().st_size - leave))
@@ -58,3 +56,9 @@ def test_a_full_disk_loses_nothing(small_disk: Platform, room: int) -> None:
     filler.unlink()
     assert small_disk.materialize(*CHAIN), small_disk.failures
     assert small_disk.serves("production") == 2
+
+
+def test_servers_end_on_a_full_disk(small_disk: Platform) -> None:
+    assert small_disk.materialize("staging_endpoint"), small_disk.failures
+    fill(small_disk.profile.home, 0)
+    assert small_disk.serving.stop() == ["rent/staging"]

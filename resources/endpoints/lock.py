@@ -44,7 +44,9 @@ def held(
     acquired = _acquire(lock, holder, what, timeout, log)
     try:
         if acquired:
-            write_atomic(holder, json.dumps({"pid": os.getpid(), "since": time.time()}))
+            # For who waits, no more: on a full disk servers must still be ended.
+            with contextlib.suppress(OSError):
+                write_atomic(holder, json.dumps({"pid": os.getpid(), "since": time.time()}))
         yield acquired
     finally:
         if acquired:
