@@ -200,13 +200,9 @@ def rotate_keys(model: str, environment: str, key: "Role") -> None:
     """Make one of an endpoint's two keys anew; the other one stays valid, nothing restarts."""
     from resources.serving import Serving
 
-    path = Serving(load_profile()).rotate_key(model, environment, key)
+    where = Serving(load_profile()).rotate_key(model, environment, key)
     other = "secondary" if key == "primary" else "primary"
-    line = 1 if key == "primary" else 2
-    click.echo(
-        f"{model}/{environment}: the new {key} key is line {line} of {path}; "
-        f"the {other} one is as it was"
-    )
+    click.echo(f"{model}/{environment}: the new {key} key is {where}; the {other} one is as it was")
 
 
 @main.command()

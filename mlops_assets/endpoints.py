@@ -23,7 +23,8 @@ def statuses(profile: Profile) -> list[dict[str, Any]]:
             "version": status.version,
             "url": status.url,
             "healthy": status.healthy,
-            "key_file": str(status.key_file),
+            "key_file": str(status.key_file) if status.key_file else None,
+            "key_command": status.key_command,
         }
         for status in found
     ]
@@ -71,5 +72,5 @@ def _curl(profile: Profile, status: dict[str, Any]) -> str:
     """A line that asks an endpoint its first sample, ready to paste; the key stays in its file."""
     body = sample_request(profile, status["model"], status["environment"], None)
     text = shlex.quote(json.dumps(body, separators=(",", ":")))
-    key = f'"Authorization: Bearer $(head -1 {shlex.quote(status["key_file"])})"'
+    key = f'"Authorization: Bearer $({status["key_command"]})"'
     return f"curl -sS -H {key} -H 'Content-Type: application/json' -d {text} {status['url']}"

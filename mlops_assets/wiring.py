@@ -8,6 +8,7 @@ import dagster as dg
 from mlops_assets.judgement import Judge
 from resources.artifacts import Artifacts
 from resources.attempts import Attempts
+from resources.documents import FolderDocuments
 from resources.environment import Profile
 from resources.git import GitSource
 from resources.references import ReferenceIOManager, References
@@ -20,35 +21,71 @@ from resources.verification import Verification
 
 def build_resources(profile: Profile) -> dict[str, Any]:
     """What stands behind the assets in a profile."""
-    home = profile.home
-    references = References(root=str(home / "references"))
-    artifacts = Artifacts(root=str(home / "artifacts"))
-    registry = LocalRegistry(root=str(home / "registry"))
-    serving = Serving(profile)
-    training = LocalTraining()
+    ground = _local(profile) if profile.azure is None else _azure(profile)
+    references = References(documents=ground["documents"])
     verification = Verification()
     return {
         "profile": profile,
-        "storage": Storage(root=str(home / "storage")),
+        "storage": ground["storage"],
         "git": GitSource(
-            checkout=str(profile.root), mirrors=str(home / "git"), repository=profile.repository
+            checkout=str(profile.root),
+            mirrors=str(profile.home / "git"),
+            repository=profile.repository,
         ),
-        "artifacts": artifacts,
+        "artifacts": ground["artifacts"],
         "references": references,
-        "attempts": Attempts(root=str(home / "attempts")),
-        "registry": registry,
-        "serving": serving,
-        "training": training,
+        "attempts": Attempts(documents=ground["documents"]),
+        "registry": ground["registry"],
+        "serving": ground["serving"],
+        "training": ground["training"],
         "verification": verification,
         "judge": Judge(
             root=str(profile.root),
-            artifacts=artifacts,
-            registry=registry,
-            serving=serving,
-            training=training,
+            artifacts=ground["artifacts"],
+            registry=ground["registry"],
+            serving=ground["serving"],
+            training=ground["training"],
             verification=verification,
         ),
         "io_manager": ReferenceIOManager(references=references),
+    }
+
+
+def _local(profile: Profile) -> dict[str, Any]:
+    """Folders and processes of this machine."""
+    home = profile.home
+    return {
+        "documents": FolderDocuments(root=str(home)),
+        "storage": Storage(root=str(home / "storage")),
+        "artifacts": Artifacts(root=str(home / "artifacts")),
+        "registry": LocalRegistry(root=str(home / "registry")),
+        "serving": Serving(profile),
+        "training": LocalTraining(),
+    }
+
+
+def _azure(profile: Profile) -> dict[str, Any]:
+    """Azure holds the truth; the state folder has copies of what was made or read here."""
+    from resources.azure.artifacts import BlobArtifacts
+    from resources.azure.clients import AzureClients
+    from resources.azure.documents import BlobDocuments
+    from resources.azure.registry import AzureMLRegistry
+    from resources.azure.storage import BlobStorage
+    from resources.azure.training import AzureMLTraining
+
+    assert profile.azure is not None
+    clients = AzureClients(profile.azure)
+    documents = BlobDocuments(clients=clients)
+    artifacts = BlobArtifacts(root=str(profile.home / "artifacts"), clients=clients)
+    return {
+        "documents": documents,
+        "storage": BlobStorage(clients=clients),
+        "artifacts": artifacts,
+        "registry": AzureMLRegistry(
+            root=str(profile.home / "registry"), clients=clients, documents=documents
+        ),
+        "serving": Serving(profile, clients),
+        "training": AzureMLTraining(root=str(profile.root), clients=clients, artifacts=artifacts),
     }
 
 

@@ -7,13 +7,12 @@ few times.
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
-from mlops_assets.files import write_atomic
+from resources.documents import Documents
 
 #: How often the same inputs are tried, where attempts were cut short and not failed.
 MOST_TRIES = 3
@@ -49,14 +48,14 @@ class CutShort(dg.Failure):
 
 
 class Attempts(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
-    """Documents ``<asset>.json`` below one root: the last attempt of each."""
+    """Documents ``attempts/<asset>.json``: the last attempt of each."""
 
-    root: str
+    documents: dg.ResourceDependency[Documents]
 
     def last(self, key: dg.AssetKey) -> Attempt | None:
         """The last attempt to make an asset, if there was one."""
-        path = self._path(key)
-        return Attempt.model_validate_json(path.read_bytes()) if path.is_file() else None
+        found = self.documents.read(_name(key))
+        return None if found is None else Attempt.model_validate_json(found)
 
     def request(self, key: dg.AssetKey, inputs: Mapping[str, str]) -> None:
         """Say that a run was asked for; it may die before it comes to the asset."""
@@ -104,15 +103,15 @@ class Attempts(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArg
 
     def forget(self, key: dg.AssetKey) -> None:
         """Let the next evaluation work on the asset as if it had never been tried."""
-        self._path(key).unlink(missing_ok=True)
+        self.documents.remove(_name(key))
 
     def write(self, key: dg.AssetKey, attempt: Attempt) -> None:
         """Replace the last attempt."""
-        write_atomic(self._path(key), attempt.model_dump_json(indent=2))
+        self.documents.write(_name(key), attempt.model_dump_json(indent=2))
 
-    def _path(self, key: dg.AssetKey) -> Path:
-        *folders, name = key.path
-        return Path(self.root).joinpath(*folders, f"{name}.json")
+
+def _name(key: dg.AssetKey) -> str:
+    return f"attempts/{'/'.join(key.path)}.json"
 
 
 class Work:

@@ -20,8 +20,11 @@ from mlops_assets.errors import UserError
 from mlops_assets.spec import ChampionGate, ModelSpec, ParityLimits, Threshold, metric_problems
 from mlops_assets.strict import SpecError, Strict, describe_errors
 from resources.alerts import AlertSettings
+from resources.azure.settings import FILE, AzureSettings, read_settings
 from resources.traffic import Traffic
 
+#: An environment with Azure's documents beside it: a folder of its name with this file.
+IN_FOLDER = "environment.json"
 #: The environment whose live version is the champion.
 PRODUCTION = "production"
 
@@ -79,7 +82,10 @@ class Environment(Strict):
 
     json_schema: str | None = Field(default=None, alias="$schema", description="For editors.")
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")
-    target: Literal["local"] = Field(description="What serves here.")
+    target: Literal["local", "aci", "aks", "managed"] = Field(
+        description="What serves here: processes of this machine, Azure Container Instances, a "
+        "Kubernetes or a managed online endpoint of Azure ML."
+    )
     promotes_from: str | None = Field(
         default=None, description="A version must have served there, with its samples passed."
     )
@@ -101,6 +107,11 @@ class Environment(Strict):
         default_factory=Traffic, description="How traffic comes to a new version."
     )
     local: LocalSettings = Field(default_factory=LocalSettings)
+    deploy_seconds: float = Field(
+        default=1800,
+        gt=0,
+        description="How long Azure may take to bring a deployment up, in seconds.",
+    )
     server: ServerSettings = Field(default_factory=ServerSettings)
     signing: SigningSettings | None = Field(
         default=None, description="Serve only versions that were signed: `mlops sign`."
@@ -133,6 +144,8 @@ class Profile:
     repository: str | None = None
     #: Address of Dagster's page, for links in alerts.
     page: str | None = None
+    #: Which Azure this is; None where nothing of it is used.
+    azure: AzureSettings | None = None
     #: Where people are told what they must know, beside the log.
     alerts: AlertSettings = field(default_factory=AlertSettings)
 
@@ -153,7 +166,13 @@ class Profile:
 
     def file_of(self, environment: str) -> Path:
         """The JSON file that declares an environment."""
-        return self.root / "environments" / self.name / f"{environment}.json"
+        folder = self.root / "environments" / self.name
+        own = folder / environment / IN_FOLDER
+        return own if own.is_file() else folder / f"{environment}.json"
+
+    def documents_of(self, environment: str) -> Path:
+        """The folder with Azure's own documents of an environment."""
+        return self.root / "environments" / self.name / environment
 
     def samples_of(self, model: str, environment: str) -> Path:
         """The file of named requests that a version must answer in an environment."""
@@ -195,6 +214,7 @@ def load_profile(variables: Mapping[str, str] | None = None, root: Path | None =
         environments=_in_order(folder, _read_environments(folder)),
         repository=_repository(variables.get("MLOPS_REPOSITORY")),
         page=variables.get("MLOPS_PAGE") or None,
+        azure=read_settings(folder / FILE) if (folder / FILE).is_file() else None,
         alerts=AlertSettings.from_variables(variables),
     )
 
@@ -212,16 +232,26 @@ def _repository(value: str | None) -> str | None:
 def _read_environments(folder: Path) -> list[Environment]:
     environments: list[Environment] = []
     problems: list[str] = []
-    for path in sorted(folder.glob("*.json")):
+    on_azure = (folder / FILE).is_file()
+    for path in sorted([*folder.glob("*.json"), *folder.glob(f"*/{IN_FOLDER}")]):
+        if path == folder / FILE:
+            continue
+        place = path.relative_to(folder).as_posix()
         try:
             environment = Environment.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            problems += [f"{path.name}: {line}" for line in describe_errors(error, Environment)]
+            problems += [f"{place}: {line}" for line in describe_errors(error, Environment)]
             continue
-        if environment.name != path.stem:
+        called = path.parent.name if path.parent != folder else path.stem
+        if environment.name != called:
+            what = "file" if path.parent == folder else "folder"
             problems.append(
-                f"{path.name}: name: found '{environment.name}', must be the file's: '{path.stem}'"
+                f"{place}: name: found '{environment.name}', must be the {what}'s: '{called}'"
             )
+        if environment.name in {other.name for other in environments}:
+            problems.append(f"{place}: there is {environment.name}.json too; remove one of them")
+        if environment.target != "local" and not on_azure:
+            problems.append(f"{place}: target: '{environment.target}' needs {folder.name}/{FILE}")
         environments.append(environment)
     if not environments and not problems:
         problems.append("no environment; add a file such as staging.json")
@@ -321,5 +351,11 @@ def schema() -> str:
     return json.dumps(Environment.model_json_schema(by_alias=True), indent=2) + "\n"
 
 
+def profile_schema() -> str:
+    """The JSON Schema of the profile's file on Azure, for editors."""
+    return json.dumps(AzureSettings.model_json_schema(by_alias=True), indent=2) + "\n"
+
+
 if __name__ == "__main__":  # make schema
     (checkout() / "environments" / "environment.schema.json").write_text(schema())
+    (checkout() / "environments" / "profile.schema.json").write_text(profile_schema())

@@ -3,14 +3,13 @@
 The bytes lie in the artifact store; what travels is a small JSON document.
 """
 
-from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
 
-from mlops_assets.files import create_exclusive, write_atomic
 from mlops_assets.references import Reference
 from mlops_assets.runs import PROCESS_TAG, process_name
+from resources.documents import Documents
 
 R = TypeVar("R", bound=Reference)
 
@@ -20,15 +19,15 @@ class MissingReferenceError(Exception):
 
 
 class References(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
-    """Documents ``<asset>/<run>.json`` below one root, and ``<asset>/latest.json``."""
+    """Documents ``references/<asset>/<run>.json``, and ``latest.json`` beside them."""
 
-    root: str
+    documents: dg.ResourceDependency[Documents]
 
     def write(self, key: dg.AssetKey, run_id: str, reference: Reference) -> None:
         """Keep what a run made; runs that start later read it."""
         text = reference.model_dump_json(indent=2)
-        write_atomic(self._path(key, run_id), text)
-        write_atomic(self._path(key, "latest"), text)
+        self.documents.write(_name(key, run_id), text)
+        self.documents.write(_name(key, "latest"), text)
 
     def read(self, key: dg.AssetKey, run_id: str, kind: type[R]) -> R:
         """What this run made or has read before, else the latest, from now on fixed for the run.
@@ -36,27 +35,30 @@ class References(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeA
         Raises:
             MissingReferenceError: the asset was never materialized.
         """
-        path = self._path(key, run_id)
-        if not path.is_file():
-            latest = self._path(key, "latest")
-            if not latest.is_file():
+        name = _name(key, run_id)
+        found = self.documents.read(name)
+        if found is None:
+            latest = self.documents.read(_name(key, "latest"))
+            if latest is None:
                 raise MissingReferenceError(
                     f"{key.to_user_string()} has never been materialized; materialize it first"
                 )
-            create_exclusive(path, latest.read_bytes())
-        return kind.model_validate_json(path.read_bytes())
+            created = self.documents.create(name, latest.decode())
+            found = latest if created else self.documents.read(name) or latest
+        return kind.model_validate_json(found)
 
     def of_run(self, key: dg.AssetKey, run_id: str, kind: type[R]) -> R | None:
         """What this very run made or has read, if it has."""
-        path = self._path(key, run_id)
-        return kind.model_validate_json(path.read_bytes()) if path.is_file() else None
+        found = self.documents.read(_name(key, run_id))
+        return None if found is None else kind.model_validate_json(found)
 
     def latest(self, key: dg.AssetKey, kind: type[R]) -> R | None:
         """What was made last by any run, if anything was."""
         return self.of_run(key, "latest", kind)
 
-    def _path(self, key: dg.AssetKey, name: str) -> Path:
-        return Path(self.root).joinpath(*key.path, f"{name}.json")
+
+def _name(key: dg.AssetKey, name: str) -> str:
+    return "/".join(("references", *key.path, f"{name}.json"))
 
 
 class ReferenceIOManager(dg.ConfigurableIOManager):  # pyright: ignore[reportMissingTypeArgument]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import cached_property
+from typing import Any
 
 from mlops_assets.scoring.keys import Role
+from resources.azure.clients import AzureClients
 from resources.endpoints.base import (
     Answer,
     Deployment,
@@ -23,20 +25,24 @@ from resources.registry import Registry, RegistryError, Version
 class Serving:
     """The endpoints of a profile's environments."""
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, clients: AzureClients | None = None) -> None:
         self._profile = profile
+        self._clients = clients
         self._local = LocalEndpoints(profile.home / "endpoints")
 
     @contextmanager
     def open(self, model: str, environment: Environment) -> Generator[Target]:
         """Hold one endpoint; nobody else deploys there meanwhile."""
-        settings = LocalSettings(
-            port=environment.local.ports.get(model),
-            workers=environment.local.workers_of(model),
-            cors_origins=tuple(environment.server.cors_origins),
-            access_log=environment.server.access_log,
-        )
-        with self._endpoints(environment.name).open(model, environment.name, settings) as target:
+        endpoints = self._endpoints(environment.name)
+        settings: Any = environment
+        if isinstance(endpoints, LocalEndpoints):
+            settings = LocalSettings(
+                port=environment.local.ports.get(model),
+                workers=environment.local.workers_of(model),
+                cors_origins=tuple(environment.server.cors_origins),
+                access_log=environment.server.access_log,
+            )
+        with endpoints.open(model, environment.name, settings) as target:
             yield target
 
     def serving(self, model: str, environment: str) -> Deployment | None:
@@ -63,15 +69,16 @@ class Serving:
     def known(self) -> list[tuple[str, str]]:
         """(model, environment) of every endpoint there is, environments in their order."""
         order = [environment.name for environment in self._profile.environments]
-        found = [pair for pair in self._local.known() if pair[1] in order]
+        kinds = {id(kind): kind for kind in map(self._endpoints, order)}
+        found = {pair for kind in kinds.values() for pair in kind.known() if pair[1] in order}
         return sorted(found, key=lambda pair: (pair[0], order.index(pair[1])))
 
     def status(self, model: str, environment: str) -> EndpointStatus:
         """How one endpoint is."""
         return self._endpoints(environment).status(model, environment)
 
-    def rotate_key(self, model: str, environment: str, role: Role) -> Path:
-        """Make a new primary or secondary key of an endpoint; returns the file of its keys."""
+    def rotate_key(self, model: str, environment: str, role: Role) -> str:
+        """Make a new primary or secondary key of an endpoint; returns where to read it."""
         return self._endpoints(environment).rotate_key(model, environment, role)
 
     def stop(self) -> list[str]:
@@ -82,6 +89,23 @@ class Serving:
             if self._local.stop(model, environment)
         ]
 
-    def _endpoints(self, environment: str) -> Endpoints[LocalSettings]:
-        self._profile.environment(environment)  # raises, naming the known ones
-        return self._local
+    def _endpoints(self, environment: str) -> Endpoints[Any]:
+        """Those of an environment's target; UnknownEnvironmentError names the known ones."""
+        target = self._profile.environment(environment).target
+        if target == "local":
+            return self._local
+        return self._container_groups if target == "aci" else self._online_endpoints
+
+    @cached_property
+    def _container_groups(self) -> Endpoints[Environment]:
+        from resources.endpoints.aci import ContainerGroups
+
+        assert self._clients is not None
+        return ContainerGroups(self._profile, self._clients)
+
+    @cached_property
+    def _online_endpoints(self) -> Endpoints[Environment]:
+        from resources.endpoints.azureml import OnlineEndpoints
+
+        assert self._clients is not None
+        return OnlineEndpoints(self._profile, self._clients)

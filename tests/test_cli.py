@@ -57,7 +57,15 @@ def test_the_demo_and_what_comes_after(clone: Profile, capfd: pytest.CaptureFixt
         ("rent", "staging", 1, True),
         ("rent", "production", 1, True),
     ]
-    assert set(found[0]) == {"model", "environment", "version", "url", "healthy", "key_file"}
+    assert set(found[0]) == {
+        "model",
+        "environment",
+        "version",
+        "url",
+        "healthy",
+        "key_command",
+        "key_file",
+    }
     lines = [line for line in first.splitlines() if line.startswith("curl ")]
     assert len(lines) == 2
     for line in lines:

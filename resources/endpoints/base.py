@@ -132,8 +132,10 @@ class EndpointStatus:
     #: The scoring URL, ending in ``/score``; None if it never ran.
     url: str | None
     healthy: bool
-    #: A file whose first line is a key.
-    key_file: Path
+    #: A command that prints a key, and nothing else.
+    key_command: str
+    #: The file that it reads, where the keys lie in one.
+    key_file: Path | None = None
 
 
 class Target(Protocol):
@@ -214,16 +216,16 @@ class Endpoints(ABC, Generic[S]):
         """Ask whatever serves; waits for no deployer; raises EndpointError if nothing does."""
 
     @abstractmethod
-    def rotate_key(self, model: str, environment: str, role: Role) -> Path:
+    def known(self) -> list[tuple[str, str]]:
+        """(model, environment) of every endpoint of this kind that there is."""
+
+    @abstractmethod
+    def rotate_key(self, model: str, environment: str, role: Role) -> str:
         """Make a new primary or secondary key; the other one stays valid, and no server restarts.
 
         Returns:
-            The file of the keys.
+            Where to read the new one, in words.
 
         Raises:
             EndpointError: the endpoint has no keys yet.
         """
-
-    @abstractmethod
-    def stop(self, model: str, environment: str) -> bool:
-        """End an endpoint's server; False if none ran. Its deployments come back with it."""

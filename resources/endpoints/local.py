@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -65,7 +66,7 @@ class LocalEndpoints(Endpoints[Settings]):
         self._log = log
 
     def known(self) -> list[tuple[str, str]]:
-        """(model, environment) of every endpoint that was ever opened."""
+        """Every endpoint that was ever opened; see the base class."""
         folders = sorted(path.parent for path in self._root.glob("*/*/settings.json"))
         return [(folder.name, folder.parent.name) for folder in folders]
 
@@ -94,6 +95,7 @@ class LocalEndpoints(Endpoints[Settings]):
             version=live.version if live else None,
             url=None if last is None else url_of(last.port),
             healthy=running is not None and server.healthy(running),
+            key_command=f"head -1 {shlex.quote(str(server.folder / KEYS))}",
             key_file=server.folder / KEYS,
         )
 
@@ -107,7 +109,7 @@ class LocalEndpoints(Endpoints[Settings]):
         """Ask whatever serves; see the base class."""
         return LocalTarget(self._server(model, environment)).score(None, request)
 
-    def rotate_key(self, model: str, environment: str, role: Role) -> Path:
+    def rotate_key(self, model: str, environment: str, role: Role) -> str:
         """Make a new key; see the base class."""
         path = self._server(model, environment).folder / KEYS
         if not path.is_file():
@@ -118,10 +120,10 @@ class LocalEndpoints(Endpoints[Settings]):
                 rotate(path, role)
         except KeyFileError as error:
             raise EndpointError(f"{model}/{environment}: {error}") from None
-        return path
+        return f"line {1 if role == 'primary' else 2} of {path}"
 
     def stop(self, model: str, environment: str) -> bool:
-        """End an endpoint's server; see the base class."""
+        """End an endpoint's server; False if none ran. Its deployments come back with it."""
         server = self._server(model, environment)
         if not server.folder.is_dir():
             return False

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from resources.attempts import MOST_TRIES, Attempt, Attempts, CutShort, Refused, Work
+from resources.documents import FolderDocuments
 
 KEY = dg.AssetKey(["rent", "dataset"])
 ONE, TWO = {"raw_data": "1"}, {"raw_data": "2"}
@@ -19,7 +20,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def attempts(tmp_path: Path) -> Attempts:
-    return Attempts(root=str(tmp_path / "attempts"))
+    return Attempts(documents=FolderDocuments(root=str(tmp_path)))
 
 
 def run(attempts: Attempts, inputs: dict[str, str], do: Do = lambda *_: None) -> str:
@@ -157,8 +158,8 @@ def test_each_asset_has_its_own(attempts: Attempts, tmp_path: Path) -> None:
     assert (tmp_path / "attempts" / "sales" / "dataset.json").is_file()
 
 
-def test_a_record_of_a_later_platform_is_read(attempts: Attempts) -> None:
+def test_a_record_of_a_later_platform_is_read(attempts: Attempts, tmp_path: Path) -> None:
     attempts.request(KEY, ONE)
-    path = Path(attempts.root) / "rent" / "dataset.json"
+    path = tmp_path / "attempts" / "rent" / "dataset.json"
     path.write_text(path.read_text().replace('"tries"', '"later": true, "tries"'))
     assert outcome(attempts) == ("requested", 1)

@@ -47,7 +47,10 @@ def test_under_load(endpoints: LocalEndpoints, tmp_path: Path, role: Role) -> No
     try:
         old = [read_keys(folder / KEYS)[changes]]
         for _ in range(5):
-            assert endpoints.rotate_key("tiny", "staging", role) == folder / KEYS
+            line = 1 if role == "primary" else 2
+            assert (
+                endpoints.rotate_key("tiny", "staging", role) == f"line {line} of {folder / KEYS}"
+            )
             new = read_keys(folder / KEYS)[changes]
             for _ in range(4):  # whichever worker answers
                 assert status(url, new) == 200

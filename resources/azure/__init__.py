@@ -1,0 +1,1 @@
+"""What stands behind the resources in the profile ``azure``; imports Microsoft's clients late."""

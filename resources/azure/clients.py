@@ -1,0 +1,152 @@
+"""Microsoft's clients as the profile's settings say, made once each and late: imports take seconds.
+
+Whatever they raise comes out as one ``AzureError`` that says what was asked, what Azure answered
+and how to mend it; its text has no secret.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import UserError
+from resources.azure.settings import AzureSettings
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+    from azure.core.credentials import TokenCredential
+    from azure.mgmt.containerinstance import ContainerInstanceManagementClient
+    from azure.storage.blob import ContainerClient
+
+
+class AzureError(UserError):
+    """Azure did not do what was asked; the message has its own words, and the mend."""
+
+
+#: What people do about an answer that they see often.
+_MENDS = {
+    401: "sign in: `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET",
+    403: "the identity lacks a role here: see docs/azure.md for those that are needed",
+    429: "Azure limits how often it is asked; try again later",
+}
+
+
+class AzureClients:
+    """The clients of one profile; safe to keep, made when they are first asked for."""
+
+    def __init__(self, settings: AzureSettings) -> None:
+        self._given = settings
+
+    @cached_property
+    def settings(self) -> AzureSettings:
+        """With the environment variables filled in; SpecError names those not set."""
+        return self._given.resolved()
+
+    @cached_property
+    def credential(self) -> TokenCredential:
+        """Whoever runs this, as azure-identity finds out: variables, managed identity, `az`."""
+        from azure.identity import DefaultAzureCredential
+
+        return DefaultAzureCredential()
+
+    @cached_property
+    def container(self) -> ContainerClient:
+        """The container that holds everything of the platform; made if it is not there."""
+        from azure.core.exceptions import ResourceExistsError
+        from azure.storage.blob import BlobServiceClient
+
+        storage = self.settings.storage
+        variable = storage.account_key or storage.sas
+        credential: Any = os.environ[variable] if variable else self.credential
+        service = BlobServiceClient(storage.url, credential, retry_total=RETRIES)
+        client = service.get_container_client(storage.container)
+        with azure_errors(f"storage account {storage.account}, container {storage.container}"):
+            if not client.exists():
+                try:
+                    client.create_container()
+                except ResourceExistsError:
+                    pass  # another run has just made it
+        return client
+
+    @cached_property
+    def workspace(self) -> MLClient:
+        """Azure ML: the workspace."""
+        from azure.ai.ml import MLClient
+
+        settings = self.settings
+        return MLClient(
+            self.credential,
+            settings.subscription_id,
+            settings.resource_group,
+            settings.workspace,
+            enable_telemetry=False,
+        )
+
+    @cached_property
+    def registry(self) -> MLClient:
+        """Azure ML where versions are registered: the shared registry, or the workspace."""
+        from azure.ai.ml import MLClient
+
+        if self.settings.registry is None:
+            return self.workspace
+        return MLClient(
+            self.credential, registry_name=self.settings.registry, enable_telemetry=False
+        )
+
+    @cached_property
+    def container_instances(self) -> ContainerInstanceManagementClient:
+        """Azure Container Instances of the subscription."""
+        from azure.mgmt.containerinstance import ContainerInstanceManagementClient
+
+        return ContainerInstanceManagementClient(self.credential, self.settings.subscription_id)
+
+
+#: How often a request is sent again that was throttled, dropped or met an error of Azure's own.
+RETRIES = 5
+#: Signatures of addresses, and what follows the name of a secret.
+_SECRETS = re.compile(r"(?i)(sig=|AccountKey=|Bearer\s+|client_secret=)[^&\s\"';]+")
+
+
+def without_secrets(text: str) -> str:
+    """A message of Azure's, or of its clients, fit for logs."""
+    return _SECRETS.sub(r"\1***", text)
+
+
+@contextmanager
+def azure_errors(what: str) -> Generator[None]:
+    """Raise what a client raises as AzureError.
+
+    Args:
+        what: what is asked, as the message's begin: `endpoint diabetes-staging`.
+    """
+    # Microsoft's clients raise these; when none was imported, none can have been raised.
+    from azure.ai.ml.exceptions import MlException
+    from azure.core.exceptions import (
+        AzureError as ClientError,
+        ClientAuthenticationError,
+        HttpResponseError,
+    )
+
+    try:
+        yield
+    except ClientAuthenticationError as error:
+        raise AzureError(f"{what}: {_said(error)}; {_MENDS[401]}") from None
+    except HttpResponseError as error:
+        mend = _MENDS.get(error.status_code or 0)
+        raise AzureError(f"{what}: {_said(error)}" + (f"; {mend}" if mend else "")) from None
+    except (ClientError, MlException) as error:
+        raise AzureError(f"{what}: {_said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    """The first lines of a message, in one line: clients add pages of advice."""
+    status = getattr(error, "status_code", None)
+    found = getattr(error, "error", None)
+    text = f"{found.code}: {found.message}" if found and found.code else str(error)
+    lines = [line.strip() for line in without_secrets(text).splitlines() if line.strip()]
+    said = " ".join(lines[:4]) or type(error).__name__
+    return f"Azure answers {status}: {said}" if status else said
