@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +66,8 @@ class AzureClients:
         client = service.get_container_client(storage.container)
         with azure_errors(f"storage account {storage.account}, container {storage.container}"):
             if not client.exists():
-                try:
+                with suppress(ResourceExistsError):  # another run has just made it
                     client.create_container()
-                except ResourceExistsError:
-                    pass  # another run has just made it
         return client
 
     @cached_property
@@ -127,6 +125,8 @@ def azure_errors(what: str) -> Generator[None]:
     from azure.ai.ml.exceptions import MlException
     from azure.core.exceptions import (
         AzureError as ClientError,
+    )
+    from azure.core.exceptions import (
         ClientAuthenticationError,
         HttpResponseError,
     )
