@@ -67,6 +67,11 @@ class AzureServer:
             "AZURE_TENANT_ID": self.login.tenant,
             "AZURE_CLIENT_ID": self.login.client_id,
             "AZURE_CLIENT_SECRET": self.login.secret,
+            "AZURE_SUBSCRIPTION_ID": self.subscription,
+            "AZURE_RESOURCE_GROUP": GROUP,
+            "AZURE_WORKSPACE": WORKSPACE,
+            "AZURE_LOCATION": LOCATION,
+            "AZURE_STORAGE_ACCOUNT": ACCOUNT,
         }
 
     def trust_in_this_process(self) -> None:
