@@ -105,8 +105,11 @@ class AzureClients:
 
 #: How often a request is sent again that was throttled, dropped or met an error of Azure's own.
 RETRIES = 5
-#: Signatures of addresses, and what follows the name of a secret.
-_SECRETS = re.compile(r"(?i)(sig=|AccountKey=|Bearer\s+|client_secret=)[^&\s\"';]+")
+#: Signatures of addresses, what follows the name of a secret, and tokens.
+_SECRETS = re.compile(
+    r"(?i)(\bsig=|Bearer\s+|(?:key|secret|password|token)[\"']?\s*[=:]\s*[\"']?)[^&\s\"',;]{6,}"
+    r"|()\beyJ[\w-]{10,}\.[\w.-]+"
+)
 
 
 def without_secrets(text: str) -> str:
