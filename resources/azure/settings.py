@@ -91,7 +91,7 @@ class AzureSettings(Strict):
     def missing(self, variables: Mapping[str, str] | None = None) -> list[str]:
         """Names of the environment variables that the file names and that are not set."""
         variables = os.environ if variables is None else variables
-        named = {name for text in _texts(self.model_dump()) for name in _VARIABLE.findall(text)}
+        named = variables_of(self.model_dump())
         named |= {n for n in (self.storage.account_key, self.storage.sas) if n}
         return sorted(name for name in named if not variables.get(name))
 
@@ -104,7 +104,7 @@ class AzureSettings(Strict):
                 f"environments/azure/{FILE}",
                 [f"environment variable {name} is not set" for name in missing],
             )
-        return type(self).model_validate(_replaced(self.model_dump(by_alias=True), variables))
+        return type(self).model_validate(filled(self.model_dump(by_alias=True), variables))
 
 
 def read_settings(path: Path) -> AzureSettings:
@@ -117,22 +117,21 @@ def read_settings(path: Path) -> AzureSettings:
         raise SpecError(path, describe_errors(error, AzureSettings)) from None
 
 
-def _texts(value: Any) -> list[str]:
+def variables_of(value: Any) -> set[str]:
+    """Names of the environment variables that stand somewhere in a document as ``${NAME}``."""
     if isinstance(value, str):
-        return [value]
+        return set(_VARIABLE.findall(value))
     children = value.values() if isinstance(value, dict) else value
-    return (
-        [text for child in children for text in _texts(child)]
-        if isinstance(value, (dict, list))
-        else []
-    )
+    found = children if isinstance(value, (dict, list)) else ()
+    return {name for child in found for name in variables_of(child)}
 
 
-def _replaced(value: Any, variables: Mapping[str, str]) -> Any:
+def filled(value: Any, variables: Mapping[str, str]) -> Any:
+    """The same document with the values of its environment variables; all of them are set."""
     if isinstance(value, str):
         return _VARIABLE.sub(lambda match: variables[match[1]], value)
     if isinstance(value, dict):
-        return {name: _replaced(child, variables) for name, child in value.items()}
+        return {name: filled(child, variables) for name, child in value.items()}
     if isinstance(value, list):
-        return [_replaced(child, variables) for child in value]
+        return [filled(child, variables) for child in value]
     return value

@@ -72,6 +72,7 @@ class AzureServer:
             "AZURE_WORKSPACE": WORKSPACE,
             "AZURE_LOCATION": LOCATION,
             "AZURE_STORAGE_ACCOUNT": ACCOUNT,
+            "AZURE_KUBERNETES_CLUSTER": "test-cluster",
         }
 
     def trust_in_this_process(self) -> None:
