@@ -101,6 +101,36 @@ def invoke(model: str, environment: str, sample: str | None) -> None:
 
 
 @main.command()
+@click.argument("environment")
+@click.option("--apply", "applied", is_flag=True, help="Make it so: materialize infrastructure.")
+@click.option(
+    "--prune",
+    multiple=True,
+    metavar="NAME",
+    help="With --apply: remove this compute too, which no document has.",
+)
+def plan(environment: str, applied: bool, prune: tuple[str, ...]) -> None:
+    """Print what differs between Azure and an environment's documents; exit 2 if anything does."""
+    from mlops_assets import plans
+
+    profile = load_profile()
+    if prune and not applied:
+        raise click.UsageError("--prune is for --apply")
+    if applied:
+        from mlops_assets.steering import make_infrastructure
+
+        if not make_infrastructure(ready(profile), environment, prune):
+            raise click.ClickException("the run failed; the reasons stand above, and on the page")
+        return
+    found = plans.plan(profile, environment)
+    for line in [*found.changes, *found.notes]:
+        click.echo(line)
+    if found.changes:
+        raise SystemExit(2)
+    click.echo(f"{environment}: Azure is as the documents say")
+
+
+@main.command()
 @click.argument("model")
 @click.argument("environment")
 @click.argument("version", type=int)

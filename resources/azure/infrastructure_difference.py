@@ -83,9 +83,13 @@ class Plan:
     #: Computes of the workspace that no document has, by name, with their type.
     unmanaged: Mapping[str, str] = field(default_factory=dict)
 
-    def lines(self) -> list[str]:
-        """For people."""
-        return [line for difference in self.differences for line in difference.lines()] + [
+    def changed(self) -> list[str]:
+        """What is different, for people."""
+        return [line for difference in self.differences for line in difference.lines()]
+
+    def left_alone(self) -> list[str]:
+        """What no document is about, for people."""
+        return [
             f"unmanaged compute {name} ({kind}): in no document; it is left alone"
             for name, kind in self.unmanaged.items()
         ]

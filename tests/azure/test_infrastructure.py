@@ -32,7 +32,8 @@ def repository(azure: AzureServer, tmp_path: Path) -> Checkout:
 
 
 def lines(repository: Checkout, environment: str = "staging") -> list[str]:
-    return plan(repository.profile, repository.clients, environment).lines()
+    found = plan(repository.profile, repository.clients, environment)
+    return found.changed() + found.left_alone()
 
 
 def make(repository: Checkout, environment: str = "staging", **given: Any) -> list[str]:
