@@ -1,0 +1,23 @@
+"""How resources come by Azure's clients."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from resources.azure.clients import AzureClients
+
+
+class OnAzure(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
+    """A resource that asks Azure; its clients are no part of its configuration."""
+
+    _clients: AzureClients = PrivateAttr()
+
+    @classmethod
+    def of(cls, clients: AzureClients, **fields: Any) -> Self:
+        """The resource with its fields, and the profile's clients; nothing is asked yet."""
+        made = cls(**fields)
+        made._clients = clients
+        return made
