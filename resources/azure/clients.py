@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cached_property
@@ -84,6 +85,7 @@ class AzureClients:
             settings.resource_group,
             settings.workspace,
             enable_telemetry=False,
+            show_progress=False,
         )
 
     @cached_property
@@ -94,7 +96,10 @@ class AzureClients:
         if self.settings.registry is None:
             return self.workspace
         return MLClient(
-            self.credential, registry_name=self.settings.registry, enable_telemetry=False
+            self.credential,
+            registry_name=self.settings.registry,
+            enable_telemetry=False,
+            show_progress=False,
         )
 
     @cached_property
@@ -117,14 +122,13 @@ def without_secrets(text: str) -> str:
 
 
 @contextmanager
-def azure_errors(what: str) -> Generator[None]:
+def azure_errors(what: str, denied: str | None = None) -> Generator[None]:
     """Raise what a client raises as AzureError.
 
     Args:
         what: what is asked, as the message's begin: `endpoint diabetes-staging`.
+        denied: how to mend that who asks is not let in, where it is no matter of signing in.
     """
-    # Microsoft's clients raise these; when none was imported, none can have been raised.
-    from azure.ai.ml.exceptions import MlException
     from azure.core.exceptions import (
         AzureError as ClientError,
         ClientAuthenticationError,
@@ -134,12 +138,19 @@ def azure_errors(what: str) -> Generator[None]:
     try:
         yield
     except ClientAuthenticationError as error:
-        raise AzureError(f"{what}: {_said(error)}; {_MENDS[401]}") from None
+        raise AzureError(f"{what}: {_said(error)}; {denied or _MENDS[401]}") from None
     except HttpResponseError as error:
-        mend = _MENDS.get(error.status_code or 0)
+        mend = denied if denied and error.status_code in (401, 403) else None
+        mend = mend or _MENDS.get(error.status_code or 0)
         raise AzureError(f"{what}: {_said(error)}" + (f"; {mend}" if mend else "")) from None
-    except (ClientError, MlException) as error:
+    except _raised_by(ClientError) as error:
         raise AzureError(f"{what}: {_said(error)}") from None
+
+
+def _raised_by(*kinds: type[Exception]) -> tuple[type[Exception], ...]:
+    """These, and what azure-ai-ml raises: when it was not imported, it cannot have raised."""
+    machine_learning = sys.modules.get("azure.ai.ml.exceptions")
+    return (*kinds, machine_learning.MlException) if machine_learning else kinds
 
 
 def _said(error: Exception) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Self
 
 import dagster as dg
 from pydantic import PrivateAttr
 
+from resources.azure.blobs import Blobs
 from resources.azure.clients import AzureClients
 
 
@@ -21,3 +23,8 @@ class OnAzure(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgu
         made = cls(**fields)
         made._clients = clients
         return made
+
+    @cached_property
+    def _blobs(self) -> Blobs:
+        """What the platform's container holds."""
+        return Blobs(self._clients)
