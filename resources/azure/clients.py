@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +65,20 @@ class AzureClients:
         credential: Any = os.environ[variable] if variable else self.credential
         service = BlobServiceClient(storage.url, credential, retry_total=RETRIES)
         client = service.get_container_client(storage.container)
-        with azure_errors(f"storage account {storage.account}, container {storage.container}"):
+        with self.storage_errors(
+            f"storage account {storage.account}, container {storage.container}"
+        ):
             if not client.exists():
-                try:
+                with suppress(ResourceExistsError):  # another run has just made it
                     client.create_container()
-                except ResourceExistsError:
-                    pass  # another run has just made it
         return client
+
+    def storage_errors(self, what: str) -> AbstractContextManager[None]:
+        """As ``azure_errors``, for whatever is asked of the storage account."""
+        storage = self.settings.storage
+        variable = storage.account_key or storage.sas
+        mend = f"environment variable {variable} holds what opens it: put a valid one there"
+        return azure_errors(what, mend if variable else None)
 
     @cached_property
     def workspace(self) -> MLClient:
@@ -131,6 +138,8 @@ def azure_errors(what: str, denied: str | None = None) -> Generator[None]:
     """
     from azure.core.exceptions import (
         AzureError as ClientError,
+    )
+    from azure.core.exceptions import (
         ClientAuthenticationError,
         HttpResponseError,
     )
