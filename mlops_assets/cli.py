@@ -62,8 +62,8 @@ def validate() -> None:
 def demo() -> None:
     """Release every model with the sample data; deploy it to staging and production."""
     profile = ready(load_profile())
-    for model, count in seed(profile).items():
-        click.echo(f"{profile.home / 'storage' / model}: {count} files from samples/data")
+    for folder, count in seed(profile).items():
+        click.echo(f"{folder}: {count} files from samples/data")
     from mlops_assets.steering import release_all  # Dagster: slow to import
 
     succeeded = release_all(profile)

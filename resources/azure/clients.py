@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import UserError
+from resources.azure.retries import storage_retries
 from resources.azure.settings import AzureSettings
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class AzureClients:
         storage = self.settings.storage
         variable = storage.account_key or storage.sas
         credential: Any = os.environ[variable] if variable else self.credential
-        service = BlobServiceClient(storage.url, credential, retry_total=RETRIES)
+        service = BlobServiceClient(storage.url, credential, retry_policy=storage_retries())
         client = service.get_container_client(storage.container)
         with self.storage_errors(
             f"storage account {storage.account}, container {storage.container}"
@@ -117,8 +118,6 @@ class AzureClients:
         return ContainerInstanceManagementClient(self.credential, self.settings.subscription_id)
 
 
-#: How often a request is sent again that was throttled, dropped or met an error of Azure's own.
-RETRIES = 5
 #: Signatures of addresses, and what follows the name of a secret.
 _SECRETS = re.compile(r"(?i)(sig=|AccountKey=|Bearer\s+|client_secret=)[^&\s\"';]+")
 
