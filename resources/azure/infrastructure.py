@@ -230,8 +230,8 @@ def _explained(what: str) -> Generator[None]:
             yield
     except AzureError as error:
         cause = cause_of(str(error))
-        mend = f"; {cause.cause}: {cause.mend}" if cause and cause.mend not in str(error) else ""
-        raise AzureError(f"{error}{mend}") from None
+        mend = f"{cause.cause}: {cause.mend}" if cause and not error.mend else error.mend
+        raise AzureError(error.said, mend, error.status) from None
 
 
 def _content(actual: Any) -> dict[str, Any]:
