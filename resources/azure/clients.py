@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from azure.ai.ml import MLClient
     from azure.core.credentials import TokenCredential
     from azure.mgmt.containerinstance import ContainerInstanceManagementClient
-    from azure.storage.blob import ContainerClient
+    from azure.storage.blob import BlobServiceClient, ContainerClient
 
 
 class AzureError(UserError):
@@ -55,16 +55,22 @@ class AzureClients:
         return DefaultAzureCredential()
 
     @cached_property
-    def container(self) -> ContainerClient:
-        """The container that holds everything of the platform; made if it is not there."""
-        from azure.core.exceptions import ResourceExistsError
+    def blob_service(self) -> BlobServiceClient:
+        """The storage account, as whoever wants other containers or the account itself asks it."""
         from azure.storage.blob import BlobServiceClient
 
         storage = self.settings.storage
         variable = storage.account_key or storage.sas
         credential: Any = os.environ[variable] if variable else self.credential
-        service = BlobServiceClient(storage.url, credential, retry_total=RETRIES)
-        client = service.get_container_client(storage.container)
+        return BlobServiceClient(storage.url, credential, retry_total=RETRIES)
+
+    @cached_property
+    def container(self) -> ContainerClient:
+        """The container that holds everything of the platform; made if it is not there."""
+        from azure.core.exceptions import ResourceExistsError
+
+        storage = self.settings.storage
+        client = self.blob_service.get_container_client(storage.container)
         with azure_errors(f"storage account {storage.account}, container {storage.container}"):
             if not client.exists():
                 try:
@@ -131,6 +137,8 @@ def azure_errors(what: str, denied: str | None = None) -> Generator[None]:
     """
     from azure.core.exceptions import (
         AzureError as ClientError,
+    )
+    from azure.core.exceptions import (
         ClientAuthenticationError,
         HttpResponseError,
     )
