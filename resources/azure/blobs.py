@@ -6,10 +6,11 @@ import hashlib
 import secrets
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from resources.azure.clients import AzureClients, azure_errors
+from resources.azure.clients import AzureClients
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient
@@ -64,7 +65,11 @@ class Blobs:
 
     def create(self, name: str, content: bytes) -> bool:
         """Make a blob; False, and nothing done, where there is one."""
-        return self._create(name, lambda blob, **given: blob.upload_blob(content, **given))
+
+        def sent(blob: BlobClient, **given: Any) -> None:
+            blob.upload_blob(content, **given)
+
+        return self._create(name, sent)
 
     def upload(self, name: str, path: Path) -> bool:
         """Make a blob of a file, in bounded memory; False where there is one."""
@@ -137,17 +142,12 @@ class Blobs:
         storage = self._clients.settings.storage
         return f"{storage.url}/{storage.container}/{name}"
 
-    def errors(self, name: str) -> Any:
+    def errors(self, name: str) -> AbstractContextManager[None]:
         """Context manager: what the client raises comes out as AzureError, with the place."""
-        storage = self._clients.settings.storage
-        variable = storage.account_key or storage.sas
-        denied = f"environment variable {variable} holds what opens it: put a valid one there"
-        return azure_errors(f"blob {self.place(name)}", denied if variable else None)
+        return self._clients.storage_errors(f"blob {self.place(name)}")
 
 
 def side_by_side(do: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """What ``do`` gives for each item, in their order, several at a time; the first error ends."""
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="blobs") as pool:
         return list(pool.map(do, items))
-
-

@@ -10,11 +10,12 @@ import os
 import re
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import UserError
+from resources.azure.retries import storage_retries
 from resources.azure.settings import AzureSettings
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class AzureClients:
         storage = self.settings.storage
         variable = storage.account_key or storage.sas
         credential: Any = os.environ[variable] if variable else self.credential
-        return BlobServiceClient(storage.url, credential, retry_total=RETRIES)
+        return BlobServiceClient(storage.url, credential, retry_policy=storage_retries())
 
     @cached_property
     def container(self) -> ContainerClient:
@@ -71,13 +72,20 @@ class AzureClients:
 
         storage = self.settings.storage
         client = self.blob_service.get_container_client(storage.container)
-        with azure_errors(f"storage account {storage.account}, container {storage.container}"):
+        with self.storage_errors(
+            f"storage account {storage.account}, container {storage.container}"
+        ):
             if not client.exists():
-                try:
+                with suppress(ResourceExistsError):  # another run has just made it
                     client.create_container()
-                except ResourceExistsError:
-                    pass  # another run has just made it
         return client
+
+    def storage_errors(self, what: str) -> AbstractContextManager[None]:
+        """As ``azure_errors``, for whatever is asked of the storage account."""
+        storage = self.settings.storage
+        variable = storage.account_key or storage.sas
+        mend = f"environment variable {variable} holds what opens it: put a valid one there"
+        return azure_errors(what, mend if variable else None)
 
     @cached_property
     def workspace(self) -> MLClient:
@@ -116,8 +124,6 @@ class AzureClients:
         return ContainerInstanceManagementClient(self.credential, self.settings.subscription_id)
 
 
-#: How often a request is sent again that was throttled, dropped or met an error of Azure's own.
-RETRIES = 5
 #: Signatures of addresses, and what follows the name of a secret.
 _SECRETS = re.compile(r"(?i)(sig=|AccountKey=|Bearer\s+|client_secret=)[^&\s\"';]+")
 

@@ -69,13 +69,14 @@ class Lease:
             self._lease.release()
 
     def _keep(self) -> None:
-        from azure.core.exceptions import AzureError as ClientError, HttpResponseError
+        from azure.core.exceptions import AzureError as ClientError
+        from azure.core.exceptions import HttpResponseError
 
         pause = self._seconds / 4
         while not self._released.wait(pause):
             began = _now()
             try:
-                self._lease.renew(timeout=pause)
+                self._lease.renew(timeout=int(pause))
             except HttpResponseError as error:
                 if error.status_code in (404, 409, 412):
                     self._lost = f"Azure answers {error.status_code}"
@@ -171,7 +172,9 @@ def _broken(blob: BlobClient, etag: str) -> bool:
     from azure.storage.blob import BlobLeaseClient
 
     try:
-        BlobLeaseClient(blob).break_lease(0, etag=etag, match_condition=MatchConditions.IfNotModified)
+        BlobLeaseClient(blob).break_lease(
+            0, etag=etag, match_condition=MatchConditions.IfNotModified
+        )
     except HttpResponseError as error:
         if error.status_code in (409, 412):
             return False

@@ -13,7 +13,11 @@ from resources.azure.clients import AzureClients
 
 
 class OnAzure(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
-    """A resource that asks Azure; its clients are no part of its configuration."""
+    """A resource that asks Azure; its clients are no part of its configuration.
+
+    Where one depends on other resources, its module does without ``from __future__ import
+    annotations``: Dagster reads the annotation as it stands.
+    """
 
     _clients: AzureClients = PrivateAttr()
 
