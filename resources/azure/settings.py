@@ -65,6 +65,15 @@ class TrainingSettings(Strict):
         default="mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest",
         description="Base image; the packages of requirements.lock are installed on it.",
     )
+    identity: Literal["managed", "user"] | None = Field(
+        default=None,
+        description="Whose rights a job has in the storage account: those of a managed identity, "
+        "or those of whoever starts it. Without it: managed on a cluster or with client_id.",
+    )
+    client_id: str | None = Field(
+        default=None,
+        description="Of the managed identity; a cluster that has only one needs no client_id.",
+    )
     queue_seconds: float = Field(
         default=1800,
         gt=0,
