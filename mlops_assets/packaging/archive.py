@@ -5,35 +5,16 @@ from __future__ import annotations
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Protocol
 
 from mlops_assets.files import digest_bytes, digest_file, files_below, read_json
+from resources.endpoints.base import VersionRef
 from resources.registry import Version
 
 #: The earliest date that a zip file can hold: the same version gives the same bytes.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-class Bundled(Protocol):
-    """A version, as its archive needs it."""
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        ...
-
-    @property
-    def version(self) -> int:
-        """Its number."""
-        ...
-
-    @property
-    def bundle(self) -> Path:
-        """Its folder."""
-        ...
-
-
-def write_archive(version: Bundled, path: Path) -> None:
+def write_archive(version: Version | VersionRef, path: Path) -> None:
     """Zip a bundle, not deflated: the same version gives the same bytes on every machine."""
     with zipfile.ZipFile(path, "w") as archive:
         for file in files_below(version.bundle):
@@ -55,5 +36,5 @@ def differing_files(path: Path, version: Version) -> list[str]:
         ]
 
 
-def _root(version: Bundled) -> str:
+def _root(version: Version | VersionRef) -> str:
     return f"{version.model}-{version.version}"

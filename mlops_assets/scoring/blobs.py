@@ -117,9 +117,14 @@ def _errors(place: str) -> Generator[None]:
     except ResourceNotFoundError:
         raise AbsentError(f"{place}: no such blob") from None
     except HttpResponseError as error:
+        if error.status_code is None:  # there is no identity, so storage was not even asked
+            raise BlobError(f"{place}: {_first_line(error)}") from None
         code = getattr(error, "error_code", None)  # an Enum, or what storage has sent
         said = getattr(code, "value", code) or error.reason or "an error"
         raise BlobError(f"{place}: storage answers {error.status_code} {said}") from None
     except AzureError as error:  # nobody answers, or there is no identity
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BlobError(f"{place}: {text}") from None
+        raise BlobError(f"{place}: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
