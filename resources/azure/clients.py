@@ -6,6 +6,7 @@ and how to mend it; its text has no secret.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -31,6 +32,7 @@ class AzureError(UserError):
     def __init__(self, said: str, mend: str | None = None, status: int | None = None) -> None:
         super().__init__(f"{said}; {mend}" if mend else said)
         self.said, self.mend, self.status = said, mend, status
+        self.transient = status is not None and (status in (408, 429) or status >= 500)
 
 
 #: What people do about an answer that they see often.
@@ -96,6 +98,7 @@ class AzureClients:
         """Azure ML: the workspace."""
         from azure.ai.ml import MLClient
 
+        _quiet()
         settings = self.settings
         return MLClient(
             self.credential,
@@ -113,6 +116,7 @@ class AzureClients:
 
         if self.settings.registry is None:
             return self.workspace
+        _quiet()
         return MLClient(
             self.credential,
             registry_name=self.settings.registry,
@@ -126,6 +130,11 @@ class AzureClients:
         from azure.mgmt.containerinstance import ContainerInstanceManagementClient
 
         return ContainerInstanceManagementClient(self.credential, self.settings.subscription_id)
+
+
+def _quiet() -> None:
+    """Leave out what azure-ai-ml says of each of its own classes, at each start."""
+    logging.getLogger("azure.ai.ml._utils._experimental").setLevel(logging.ERROR)
 
 
 #: Signatures of addresses, what follows the name of a secret, and tokens.

@@ -152,7 +152,7 @@ def _distribution(settings: TrainingSettings) -> Any:
 
 
 def _identity(settings: TrainingSettings) -> Any:
-    from azure.ai.ml import ManagedIdentityConfiguration, UserIdentityConfiguration
+    from azure.ai.ml.entities import ManagedIdentityConfiguration, UserIdentityConfiguration
 
     # Serverless compute has no identity of its own.
     managed = settings.compute or settings.client_id

@@ -8,10 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mlops_assets.rollout import RolloutError
 from tests.azure.aci_groups import NAME, URL, Groups, users
 from tests.azure.server import AzureServer
-from tests.bundles import broken, constant, deadly, regression
+from tests.bundles import regression
 from tests.local_servers import eventually
 
 
