@@ -59,6 +59,21 @@ class Generation:
         """The generation after this one."""
         return Generation(self.number + 1, deployments, sticky_header)
 
+    @classmethod
+    def from_json(cls, data: bytes, place: str, mend: str) -> Generation:
+        """Read it; raises GenerationError, which names the place and the mend."""
+        try:
+            value = json.loads(data)
+            entries = {name: Entry.from_dict(entry) for name, entry in value["deployments"].items()}
+            return cls(int(value["number"]), entries, value.get("sticky_header"))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            kind = type(error).__name__
+            raise GenerationError(f"{place}: not a generation ({kind}: {error}); {mend}") from None
+
+    def to_json(self) -> str:
+        """As text; the inverse of ``from_json``."""
+        return to_json(asdict(self))
+
 
 class GenerationFile:
     """``generation.json`` of one endpoint; absent means that nothing was deployed yet."""
@@ -76,20 +91,14 @@ class GenerationFile:
         # The stamp is taken first: a file that is replaced in between is read once more.
         self._seen = self._stamp()
         try:
-            value = json.loads(self.path.read_bytes())
+            data = self.path.read_bytes()
         except FileNotFoundError:
             return Generation()
-        except ValueError as error:
-            raise self._damaged(error) from None
-        try:
-            entries = {name: Entry.from_dict(entry) for name, entry in value["deployments"].items()}
-            return Generation(int(value["number"]), entries, value.get("sticky_header"))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise self._damaged(error) from None
+        return Generation.from_json(data, str(self.path), _MEND)
 
     def write(self, generation: Generation) -> None:
         """Make ``generation`` the wanted state."""
-        write_atomic(self.path, to_json(asdict(generation)))
+        write_atomic(self.path, generation.to_json())
 
     def _stamp(self) -> tuple[int, ...]:
         try:
@@ -98,11 +107,8 @@ class GenerationFile:
             return ()
         return (stat.st_mtime_ns, stat.st_ino, stat.st_size)
 
-    def _damaged(self, error: Exception) -> GenerationError:
-        return GenerationError(
-            f"{self.path}: not a generation ({type(error).__name__}: {error}); stop the endpoint "
-            "and remove this file, the next deployment writes it anew"
-        )
+
+_MEND = "stop the endpoint and remove this file, the next deployment writes it anew"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import re
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 MODEL_DIR = "AZUREML_MODEL_DIR"
 COMMAND = "python -m mlops_assets.scoring"
@@ -16,6 +17,9 @@ EPILOG = f"""\
 The version comes from --bundle, from --url, or from where {MODEL_DIR} says that Azure ML has
 mounted it; its folder is the first one with a manifest.json, at most two levels down. Its files
 must be what the manifest says, and the manifest what --digest says.
+
+Or it follows --generation-url: versions, their traffic and the keys are what is written there, now
+and later; it reads that as the container's managed identity, and serves on when it cannot.
 
 Every request needs one of two keys: from --keys, a key a line, followed when it changes; or from
 the variables that --key-variables names. Without keys the server answers whoever reaches it. That
@@ -36,6 +40,8 @@ class Options(argparse.Namespace):
 
     bundle: Path | None
     url: str | None
+    generation_url: str | None
+    instance: str | None
     digest: str | None
     version: int | None
     public_key: str | None
@@ -87,6 +93,20 @@ def parse(
         "--url",
         "MLOPS_BUNDLE_URL",
         help="an archive of it: https, file, or http from this machine; asks for --digest",
+    )
+    add(
+        "--generation-url",
+        "MLOPS_GENERATION_URL",
+        type=_generation_url,
+        metavar="URL",
+        help="follow a folder of blobs: https://ACCOUNT.blob.core.windows.net/CONTAINER/FOLDER",
+    )
+    add(
+        "--instance",
+        "MLOPS_INSTANCE",
+        type=_instance,
+        metavar="NAME",
+        help="what this server is called there; its machine's name by default",
     )
     add(
         "--digest",
@@ -155,10 +175,30 @@ def parse(
         parser.error("--bundle and --url exclude each other")
     if options.url and not options.digest:
         parser.error("--url asks for --digest: what comes from elsewhere is checked")
+    if options.generation_url and (options.bundle or options.url or options.keys):
+        parser.error("--generation-url says which versions and keys; it excludes other ones")
+    if options.generation_url and options.no_keys:
+        parser.error("--generation-url comes with keys; it excludes --no-keys")
     if options.keys and options.no_keys:
         parser.error("--keys and --no-keys exclude each other")
     variables.pop("MLOPS_BUNDLE_URL", None)  # its query may be a signature
     return options
+
+
+def _generation_url(text: str) -> str:
+    parts = urlsplit(text)
+    levels = [level for level in parts.path.split("/") if level]
+    if parts.scheme != "https" or not parts.hostname or len(levels) < 2:
+        raise argparse.ArgumentTypeError("it is https://ACCOUNT.blob.core.windows.net/CONTAINER/…")
+    if parts.query or "@" in parts.netloc:
+        raise argparse.ArgumentTypeError("it is read as the managed identity: no signature in it")
+    return text
+
+
+def _instance(text: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9.-]{0,199}", text):
+        raise argparse.ArgumentTypeError("not a name of letters, digits, dots and hyphens")
+    return text
 
 
 def _digest(text: str) -> str:

@@ -58,6 +58,7 @@ class Exit(IntEnum):
     KEYS = 7
     FETCH = 8
     LOAD = 9
+    FOLLOW = 10
 
 
 class StartError(Exception):
@@ -83,7 +84,10 @@ def main(arguments: list[str] | None = None, *, package: str | None = None) -> i
     log_to_stderr()
     try:
         with _state(options.state) as folder:
-            _serve(folder, _prepare(options, folder, package is not None))
+            if options.generation_url:
+                _follow(folder, options, options.generation_url)
+            else:
+                _serve(folder, _prepare(options, folder, package is not None))
     except StartError as error:
         print(f"{command.removeprefix('python -m ')}: {error}", file=sys.stderr)
         return error.code
@@ -117,14 +121,7 @@ def _state(wanted: Path | None) -> Generator[Path]:
 
 def _prepare(options: Options, folder: Path, packaged: bool) -> Settings:
     """Write what a deployment would have written; raises StartError."""
-    settings = Settings(
-        port=options.port or None,
-        workers=options.workers,
-        host=options.host,
-        keys=_keys(options, folder, os.environ),
-        cors_origins=tuple(options.cors_origins),
-        access_log=options.access_log,
-    )
+    settings = _settings(options, _keys(options, folder, os.environ))
     root = _root(options, folder)
     bundle = find_bundle(root)
     try:
@@ -136,6 +133,38 @@ def _prepare(options: Options, folder: Path, packaged: bool) -> Settings:
     GenerationFile(folder).write(Generation(1, {f"v{number}": entry}))
     write_atomic(folder / SETTINGS, to_json(asdict(settings)))
     return settings
+
+
+def _settings(options: Options, keys: str | None) -> Settings:
+    return Settings(
+        port=options.port or None,
+        workers=options.workers,
+        host=options.host,
+        keys=keys,
+        cors_origins=tuple(options.cors_origins),
+        access_log=options.access_log,
+    )
+
+
+def _follow(folder: Path, options: Options, url: str) -> None:
+    """Serve what is written in blob storage, until told to end; raises StartError."""
+    from mlops_assets.scoring import follow  # in few images there is what it needs
+
+    try:
+        source = follow.BlobFolder(url)
+    except ImportError as error:
+        mend = "build the image with AZURE=true"
+        raise StartError(Exit.FOLLOW, f"{url} cannot be followed: {error}; {mend}") from None
+    settings = _settings(options, KEYS)
+    write_atomic(folder / SETTINGS, to_json(asdict(settings)))
+    name = options.instance or follow.default_instance()
+    thread = follow.Follower(folder, source, name).start()
+    try:
+        told = Supervisor(folder, settings, lambda: not thread.is_alive()).run()
+    except ListenError as error:
+        raise StartError(Exit.PORT, f"{error}; --port has another one") from None
+    if not told:
+        raise StartError(Exit.FOLLOW, f"{url}: no longer followed; see the log")
 
 
 def _serve(folder: Path, settings: Settings) -> None:

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+from tests.azure import identity
 from tests.azure.arm import operations
 from tests.azure.arm.base import ACI, GROUPS, Call, Cloud, Resource, error, now, routes
 from tests.azure.arm.operations import SOON
@@ -247,8 +248,8 @@ def _body(cloud: Cloud, name: str, asked: dict[str, Any]) -> dict[str, Any]:
     properties.setdefault("restartPolicy", "Always")
     body: dict[str, Any] = {"properties": properties}
     if asked.get("identity"):
-        names = {"principalId": cloud.login.client_id, "tenantId": cloud.login.tenant}
-        body["identity"] = names | asked["identity"]
+        own = (cloud.login.client_id, cloud.login.tenant)
+        body["identity"] = identity.described(asked["identity"], *own)
     if asked.get("tags"):
         body["tags"] = asked["tags"]
     return body | {"location": asked["location"]}
