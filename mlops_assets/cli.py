@@ -102,6 +102,23 @@ def invoke(model: str, environment: str, sample: str | None) -> None:
 
 
 @main.command()
+@click.argument("environment", required=False)
+def doctor(environment: str | None) -> None:
+    """Look at machine, files and Azure; print what is wrong and its mend, exit 1 if any error."""
+    from mlops_assets import doctor as examination
+
+    profile = load_profile()
+    found = examination.examine(profile, environment)
+    if found:
+        click.echo(examination.table(found))
+    errors = sum(finding.severity == "error" for finding in found)
+    where = f"profile {profile.name}" + (f", {environment}" if environment else "")
+    click.echo(f"{where}: {errors or 'no'} error{'' if errors == 1 else 's'}")
+    if errors:
+        raise SystemExit(1)
+
+
+@main.command()
 @click.argument("environment")
 @click.option("--apply", "applied", is_flag=True, help="Make it so: materialize infrastructure.")
 @click.option(
