@@ -40,6 +40,8 @@ BUNDLES = "bundles"
 POLL_SECONDS, LONGEST_PAUSE = 1.0, 30.0
 #: Seconds between two looks at what the workers say.
 LOOK_SECONDS = 0.05
+#: How long an acknowledgement is believed to lie where it was written.
+SAID_SECONDS = 60.0
 #: Workers that may end before a version that they load is blamed for it.
 MAXIMUM_CRASHES = 3
 logger = logging.getLogger("follow")
@@ -85,6 +87,7 @@ class Follower:
         self._good: set[str] = set()
         self._seen: set[int] = set()
         self._said: InstanceAck | None = None
+        self._said_at = 0.0
         self._trouble = False
         # The workers need a file of keys; until the real ones are there nobody knows these.
         ensure_keys(folder / KEYS)
@@ -236,9 +239,10 @@ class Follower:
             return
         errors = {n: text for ack in acks for n, text in ack.errors.items()} | self._errors
         said = InstanceAck(self._instance, self._started, self._told, errors, self._marks[KEYS])
-        if said != self._said:
+        # Once in a while again, should somebody have removed it.
+        if said != self._said or time.monotonic() - self._said_at > SAID_SECONDS:
             self._source.write(f"{ACKS}/{self._instance}.json", json.dumps(asdict(said)))
-            self._said = said
+            self._said, self._said_at = said, time.monotonic()
             self._settle(errors)
 
     def _blame(self) -> None:

@@ -62,6 +62,10 @@ class Update:
             return self._first(wanted)
         if (live.tags or {}).get(SPEC_TAG) == wanted.spec and instance_of(live):
             return self._kept(wanted, live)
+        if str(live.provisioning_state) != "Succeeded" and not self._has_served(live):
+            self._log(f"container group {wanted.name} never came up; it is made anew")
+            self._groups.remove(wanted.name, self._deadline)
+            return self._first(wanted)
         self._try(trial)
         try:
             found = self._replace(wanted)
@@ -92,9 +96,19 @@ class Update:
             try:  # it may have been made by a run that was killed before it knew
                 self._wait(wanted.name, instance_of(live), None)
             except EndpointError as error:
-                self._remove_after(wanted.name, error)
+                if not self._has_served(live):
+                    self._remove_after(wanted.name, error)
                 raise
         return self._reached(wanted.name)
+
+    def _has_served(self, group: ContainerGroup) -> bool:
+        """Whether somebody may be asking a group; one that nobody can ask is only in the way."""
+        if self._blobs.ack(instance_of(group)) is not None:
+            return True
+        try:
+            return self._answers(url_of(group))
+        except EndpointError:
+            return False
 
     def _try(self, trial: Group) -> None:
         """Start the candidate; it is removed if it does not come up."""

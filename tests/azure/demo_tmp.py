@@ -60,6 +60,7 @@ class _Demo:
         self._git("checkout", "--quiet", "-B", "main")
         for environment in ENVIRONMENTS:
             self._mlops("plan", environment, code=2)
+            self._mlops("plan", environment, "--apply")
         self._mlops("demo")
         for environment in ENVIRONMENTS:
             self._mlops("plan", environment)
