@@ -82,6 +82,7 @@ class AzureClients:
             settings.resource_group,
             settings.workspace,
             enable_telemetry=False,
+            retry_total=RETRIES,
         )
 
     @cached_property

@@ -30,6 +30,7 @@ from resources.endpoints.base import (
     Request,
     Target,
     VersionRef,
+    split_traffic,
 )
 from resources.endpoints.lock import held
 from resources.endpoints.observation import observations
@@ -260,19 +261,6 @@ class LocalTarget:
 def url_of(port: int) -> str:
     """The scoring URL of a local port."""
     return f"http://{HOST}:{port}/score"
-
-
-def split_traffic(shares: dict[str, int], chosen: str, percent: int) -> dict[str, int]:
-    """Percentages when ``chosen`` gets ``percent``: the others share the rest as they did before.
-
-    Where none of the others had any, nobody gets the rest.
-    """
-    others = {name: share for name, share in shares.items() if name != chosen}
-    before, rest = sum(others.values()), 100 - percent
-    result = {name: share * rest // before if before else 0 for name, share in others.items()}
-    if before:  # what rounding left goes to the greatest
-        result[max(others, key=lambda name: others[name])] += rest - sum(result.values())
-    return {name: percent if name == chosen else result[name] for name in shares}
 
 
 def _without(entries: dict[str, Entry], name: str) -> dict[str, Entry]:
