@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from azure.ai.ml import MLClient
     from azure.core.credentials import TokenCredential
     from azure.mgmt.containerinstance import ContainerInstanceManagementClient
-    from azure.storage.blob import ContainerClient
+    from azure.storage.blob import BlobServiceClient, ContainerClient
 
 
 class AzureError(UserError):
@@ -56,16 +56,22 @@ class AzureClients:
         return DefaultAzureCredential()
 
     @cached_property
-    def container(self) -> ContainerClient:
-        """The container that holds everything of the platform; made if it is not there."""
-        from azure.core.exceptions import ResourceExistsError
+    def storage(self) -> BlobServiceClient:
+        """Blob storage: the account."""
         from azure.storage.blob import BlobServiceClient
 
         storage = self.settings.storage
         variable = storage.account_key or storage.sas
         credential: Any = os.environ[variable] if variable else self.credential
-        service = BlobServiceClient(storage.url, credential, retry_policy=storage_retries())
-        client = service.get_container_client(storage.container)
+        return BlobServiceClient(storage.url, credential, retry_policy=storage_retries())
+
+    @cached_property
+    def container(self) -> ContainerClient:
+        """The container that holds everything of the platform; made if it is not there."""
+        from azure.core.exceptions import ResourceExistsError
+
+        storage = self.settings.storage
+        client = self.storage.get_container_client(storage.container)
         with self.storage_errors(
             f"storage account {storage.account}, container {storage.container}"
         ):

@@ -126,7 +126,6 @@ def test_the_key_or_a_signature_opens_it_and_is_never_shown(
 
 def test_large_files_come_back_as_they_went(azure: AzureServer, tmp_path: Path) -> None:
 
-
     blobs, folder = Blobs(clients(azure)), tmp_path
     (folder / "large").write_bytes(bytes(range(256)) * 300_000)  # more than one block
     assert blobs.upload("large", folder / "large")
