@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,8 +62,8 @@ def validate() -> None:
 def demo() -> None:
     """Release every model with the sample data; deploy it to staging and production."""
     profile = ready(load_profile())
-    for model, count in seed(profile).items():
-        click.echo(f"{profile.home / 'storage' / model}: {count} files from samples/data")
+    for folder, count in seed(profile).items():
+        click.echo(f"{folder}: {count} files from samples/data")
     from mlops_assets.steering import release_all  # Dagster: slow to import
 
     succeeded = release_all(profile)
@@ -178,12 +179,14 @@ def sign(model: str, version: int, key: Path) -> None:
     wrong = found.mismatched()
     if wrong:
         raise click.ClickException(f"{model} {version}: not as registered: {', '.join(wrong)}")
-    path = registry.signature(model, version)
     try:
-        signature.sign(found.bundle, found.digest, key, path)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, signature.SIGNATURE)
+            signature.sign(found.bundle, found.digest, key, path)
+            place = registry.keep_signature(model, version, path.read_bytes())
     except (signature.SigningError, IntegrityError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"{model} {version} is signed: {path}")
+    click.echo(f"{model} {version} is signed: {place}")
 
 
 @main.command("rotate-keys")
@@ -198,9 +201,9 @@ def sign(model: str, version: int, key: Path) -> None:
 )
 def rotate_keys(model: str, environment: str, key: "Role") -> None:
     """Make one of an endpoint's two keys anew; the other one stays valid, nothing restarts."""
-    from resources.serving import Serving
+    from mlops_assets.wiring import build_resources
 
-    where = Serving(load_profile()).rotate_key(model, environment, key)
+    where = build_resources(load_profile())["serving"].rotate_key(model, environment, key)
     other = "secondary" if key == "primary" else "primary"
     click.echo(f"{model}/{environment}: the new {key} key is {where}; the {other} one is as it was")
 

@@ -1,12 +1,14 @@
 """The state folder, made ready for what is started on it."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 
 from mlops_assets.errors import UserError
-from mlops_assets.files import write_atomic
+from mlops_assets.files import create_exclusive, write_atomic
+from resources.azure.settings import AzureSettings, filled_in
 from resources.environment import Profile
 
 
@@ -19,10 +21,13 @@ def ready(profile: Profile) -> Profile:
 
     Raises:
         StateError: it cannot be written.
+        SpecError: an environment variable that the profile names is not set.
     """
     instance = profile.home / "dagster"
+    if profile.azure is not None:
+        os.environ.update(_log_variables(profile, profile.azure.resolved()))
     try:
-        write_atomic(instance / "dagster.yaml", (profile.root / "dagster.yaml").read_bytes())
+        write_atomic(instance / "dagster.yaml", _instance_settings(profile))
         _make_databases(instance)
     except OSError as error:
         raise StateError(
@@ -32,6 +37,25 @@ def ready(profile: Profile) -> Profile:
     os.environ["MLOPS_HOME"] = str(profile.home)
     os.environ["DAGSTER_HOME"] = str(instance)
     return profile
+
+
+def _instance_settings(profile: Profile) -> str:
+    """The dagster.yaml of every profile, and below it what this one adds."""
+    own = profile.root / "environments" / profile.name / "dagster.yaml"
+    parts = [profile.root / "dagster.yaml", *([own] if own.is_file() else [])]
+    return "\n".join(path.read_text(encoding="utf-8") for path in parts)
+
+
+def _log_variables(profile: Profile, azure: AzureSettings) -> dict[str, str]:
+    """What ``environments/azure/dagster.yaml`` reads, for all processes that are started."""
+    variable = azure.storage.account_key or azure.storage.sas
+    return {
+        "MLOPS_LOGS_ACCOUNT": azure.storage.account,
+        "MLOPS_LOGS_CONTAINER": azure.storage.container,
+        "MLOPS_LOGS_FOLDER": str(profile.home / "dagster" / "logs"),
+        # Empty: whoever azure-identity finds out that this is.
+        "MLOPS_LOGS_KEY": os.environ[variable] if variable else "",
+    }
 
 
 def _make_databases(instance: Path) -> None:
@@ -47,16 +71,33 @@ def _make_databases(instance: Path) -> None:
 
 
 def seed(profile: Profile) -> dict[str, int]:
-    """Copy samples/data into the local storage; files already there stay as they are.
+    """Copy samples/data into the profile's data storage; files already there stay as they are.
 
     Returns:
-        Model -> how many files were copied.
+        Folder -> how many files were copied there.
     """
-    source, storage = profile.root / "samples" / "data", profile.home / "storage"
+    source = profile.root / "samples" / "data"
+    put, storage = _uploads(profile.azure) if profile.azure else _copies(profile.home / "storage")
     seeded: dict[str, int] = {}
     for path in sorted(source.glob("*/*.csv")):
-        target = storage / path.relative_to(source)
-        if not target.exists():
-            write_atomic(target, path.read_bytes())
-            seeded[path.parent.name] = seeded.get(path.parent.name, 0) + 1
+        if put(path.relative_to(source).as_posix(), path):
+            folder = f"{storage}/{path.parent.name}"
+            seeded[folder] = seeded.get(folder, 0) + 1
     return seeded
+
+
+#: Puts a file under a name below the storage, unless there is one; and where the storage is.
+Put = tuple[Callable[[str, Path], bool], str]
+
+
+def _copies(storage: Path) -> Put:
+    return lambda name, path: create_exclusive(storage / name, path.read_bytes()), str(storage)
+
+
+def _uploads(azure: AzureSettings) -> Put:
+    from resources.azure.blobs import Blobs
+    from resources.azure.clients import AzureClients
+
+    blobs = Blobs(AzureClients(azure))
+    folder = filled_in(azure.storage.data)
+    return lambda name, path: blobs.upload(f"{folder}/{name}", path), blobs.place(folder)

@@ -67,26 +67,23 @@ def _local(profile: Profile) -> dict[str, Any]:
 def _azure(profile: Profile) -> dict[str, Any]:
     """Azure holds the truth; the state folder has copies of what was made or read here."""
     from resources.azure.artifacts import BlobArtifacts
+    from resources.azure.clients import AzureClients
     from resources.azure.documents import BlobDocuments
     from resources.azure.registry import AzureMLRegistry
-    from resources.azure.storage import BlobStorage
+    from resources.azure.storage import BlobStorage, root_of
     from resources.azure.training import AzureMLTraining
-
-    from resources.azure.clients import AzureClients
 
     assert profile.azure is not None
     clients = AzureClients(profile.azure)
-    documents = BlobDocuments(clients=clients)
-    artifacts = BlobArtifacts(root=str(profile.home / "artifacts"), clients=clients)
+    documents = BlobDocuments.of(clients)
+    artifacts = BlobArtifacts.of(clients, root=str(profile.home / "artifacts"))
     return {
         "documents": documents,
-        "storage": BlobStorage(clients=clients),
+        "storage": BlobStorage.of(clients, root=root_of(profile.azure.storage)),
         "artifacts": artifacts,
-        "registry": AzureMLRegistry(
-            root=str(profile.home / "registry"), clients=clients, documents=documents
-        ),
+        "registry": AzureMLRegistry.of(clients, root=str(profile.home / "registry")),
         "serving": Serving(profile, clients),
-        "training": AzureMLTraining(root=str(profile.root), clients=clients, artifacts=artifacts),
+        "training": AzureMLTraining.of(clients, root=str(profile.root), artifacts=artifacts),
     }
 
 

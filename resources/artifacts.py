@@ -21,11 +21,11 @@ class Artifacts(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeAr
 
     def path(self, kind: str, name: str) -> Path:
         """Where an artifact of a kind lies, published or not."""
-        return Path(self.root) / kind / name
+        return self._place(kind, name)
 
     def has(self, kind: str, name: str) -> bool:
         """Whether the artifact was published; half of one never is."""
-        return self.path(kind, name).is_dir()
+        return self._place(kind, name).is_dir()
 
     @contextmanager
     def workspace(self) -> Generator[Path]:
@@ -68,7 +68,7 @@ class Artifacts(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeAr
 
     def publish(self, kind: str, name: str, folder: Path) -> Path:
         """Move a finished folder of a workspace to its name; an artifact already there stays."""
-        target = self.path(kind, name)
+        target = self._place(kind, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         sync_tree(folder)
         try:
@@ -77,3 +77,6 @@ class Artifacts(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeAr
             if not target.is_dir():
                 raise
         return target
+
+    def _place(self, kind: str, name: str) -> Path:
+        return Path(self.root) / kind / name

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mlops_assets.files import (
     read_json,
     sync_tree,
     to_json,
+    write_atomic,
 )
 
 
@@ -38,7 +40,13 @@ class Version:
     version: int
     #: SHA-256 of manifest.json as it was registered.
     digest: str
-    bundle: Path
+    #: Where its folder lies, or what fetches it from where it lies.
+    place: Path | Callable[[], Path]
+
+    @cached_property
+    def bundle(self) -> Path:
+        """Its folder on this machine; fetched when it is first asked for."""
+        return self.place if isinstance(self.place, Path) else self.place()
 
     @property
     def manifest(self) -> Manifest:
@@ -75,7 +83,7 @@ class Registry(dg.ConfigurableResource, ABC):  # pyright: ignore[reportMissingTy
 
         Args:
             model: the model's name.
-            bundle: a folder with manifest.json, on the registry's own disk; it is moved.
+            bundle: a folder with manifest.json, on the disk of the state folder; it may be moved.
         """
 
     @abstractmethod
@@ -92,7 +100,11 @@ class Registry(dg.ConfigurableResource, ABC):  # pyright: ignore[reportMissingTy
 
     @abstractmethod
     def signature(self, model: str, number: int) -> Path:
-        """Where a version's signature lies, if it was signed; outside its immutable folder."""
+        """Where a version's signature lies on this machine; no such file if it was not signed."""
+
+    @abstractmethod
+    def keep_signature(self, model: str, number: int, signature: bytes) -> str:
+        """Keep a version's signature, in place of one before; returns where, for people."""
 
     @abstractmethod
     def record(self, model: str, kind: str, content: dict[str, Any]) -> int:
@@ -103,8 +115,14 @@ class Registry(dg.ConfigurableResource, ABC):  # pyright: ignore[reportMissingTy
         """All records of a kind, oldest first, each with its ``number``."""
 
     @abstractmethod
-    def lock(self, model: str) -> Any:
+    def lock(self, model: str) -> AbstractContextManager[Any]:
         """Context manager: what is read inside cannot be changed by another run."""
+
+
+def no_such_version(model: str, number: int, versions: Iterable[Version]) -> RegistryError:
+    """The error of a number that nothing has; it names those that there are."""
+    numbers = ", ".join(str(version.version) for version in versions) or "none"
+    return RegistryError(f"model {model} has no version {number}; registered: {numbers}")
 
 
 class LocalRegistry(Registry):
@@ -149,10 +167,7 @@ class LocalRegistry(Registry):
         for version in self.versions(model):
             if version.version == number:
                 return version
-        numbers = [str(v.version) for v in self.versions(model)]
-        raise RegistryError(
-            f"model {model} has no version {number}; registered: {', '.join(numbers) or 'none'}"
-        )
+        raise no_such_version(model, number, self.versions(model))
 
     def versions(self, model: str) -> list[Version]:
         """See Registry.versions."""
@@ -164,8 +179,14 @@ class LocalRegistry(Registry):
         ]
 
     def signature(self, model: str, number: int) -> Path:
-        """See Registry.signature."""
+        """See Registry.signature. It lies outside the version's immutable folder."""
         return self._folder(model) / "signatures" / f"{number}.sig"
+
+    def keep_signature(self, model: str, number: int, signature: bytes) -> str:
+        """See Registry.keep_signature."""
+        path = self.signature(model, number)
+        write_atomic(path, signature)
+        return str(path)
 
     def record(self, model: str, kind: str, content: dict[str, Any]) -> int:
         """See Registry.record."""

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import UserError
+from resources.azure.retries import storage_retries
+from resources.azure.retries import RETRIES
 from resources.azure.settings import AzureSettings
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
     from azure.core.credentials import TokenCredential
     from azure.mgmt.containerinstance import ContainerInstanceManagementClient
-    from azure.storage.blob import ContainerClient
+    from azure.storage.blob import BlobServiceClient, ContainerClient
 
 
 class AzureError(UserError):
@@ -54,21 +57,36 @@ class AzureClients:
         return DefaultAzureCredential()
 
     @cached_property
-    def container(self) -> ContainerClient:
-        """The container that holds everything of the platform; made if it is not there."""
-        from azure.core.exceptions import ResourceExistsError
+    def storage(self) -> BlobServiceClient:
+        """Blob storage: the account."""
         from azure.storage.blob import BlobServiceClient
 
         storage = self.settings.storage
         variable = storage.account_key or storage.sas
         credential: Any = os.environ[variable] if variable else self.credential
-        service = BlobServiceClient(storage.url, credential, retry_total=RETRIES)
-        client = service.get_container_client(storage.container)
-        with azure_errors(f"storage account {storage.account}, container {storage.container}"):
+        return BlobServiceClient(storage.url, credential, retry_policy=storage_retries())
+
+    @cached_property
+    def container(self) -> ContainerClient:
+        """The container that holds everything of the platform; made if it is not there."""
+        from azure.core.exceptions import ResourceExistsError
+
+        storage = self.settings.storage
+        client = self.storage.get_container_client(storage.container)
+        with self.storage_errors(
+            f"storage account {storage.account}, container {storage.container}"
+        ):
             if not client.exists():
                 with suppress(ResourceExistsError):  # another run has just made it
                     client.create_container()
         return client
+
+    def storage_errors(self, what: str) -> AbstractContextManager[None]:
+        """As ``azure_errors``, for whatever is asked of the storage account."""
+        storage = self.settings.storage
+        variable = storage.account_key or storage.sas
+        mend = f"environment variable {variable} holds what opens it: put a valid one there"
+        return azure_errors(what, mend if variable else None)
 
     @cached_property
     def workspace(self) -> MLClient:
@@ -83,6 +101,7 @@ class AzureClients:
             settings.workspace,
             enable_telemetry=False,
             retry_total=RETRIES,
+            show_progress=False,
         )
 
     @cached_property
@@ -93,7 +112,10 @@ class AzureClients:
         if self.settings.registry is None:
             return self.workspace
         return MLClient(
-            self.credential, registry_name=self.settings.registry, enable_telemetry=False
+            self.credential,
+            registry_name=self.settings.registry,
+            enable_telemetry=False,
+            show_progress=False,
         )
 
     @cached_property
@@ -104,8 +126,6 @@ class AzureClients:
         return ContainerInstanceManagementClient(self.credential, self.settings.subscription_id)
 
 
-#: How often a request is sent again that was throttled, dropped or met an error of Azure's own.
-RETRIES = 5
 #: Signatures of addresses, what follows the name of a secret, and tokens.
 _SECRETS = re.compile(
     r"(?i)(\bsig=|Bearer\s+|(?:key|secret|password|token)[\"']?\s*[=:]\s*[\"']?)[^&\s\"',;]{6,}"
@@ -119,14 +139,13 @@ def without_secrets(text: str) -> str:
 
 
 @contextmanager
-def azure_errors(what: str) -> Generator[None]:
+def azure_errors(what: str, denied: str | None = None) -> Generator[None]:
     """Raise what a client raises as AzureError.
 
     Args:
         what: what is asked, as the message's begin: `endpoint diabetes-staging`.
+        denied: how to mend that who asks is not let in, where it is no matter of signing in.
     """
-    # Microsoft's clients raise these; when none was imported, none can have been raised.
-    from azure.ai.ml.exceptions import MlException
     from azure.core.exceptions import (
         AzureError as ClientError,
     )
@@ -138,12 +157,19 @@ def azure_errors(what: str) -> Generator[None]:
     try:
         yield
     except ClientAuthenticationError as error:
-        raise AzureError(f"{what}: {_said(error)}; {_MENDS[401]}") from None
+        raise AzureError(f"{what}: {_said(error)}; {denied or _MENDS[401]}") from None
     except HttpResponseError as error:
-        mend = _MENDS.get(error.status_code or 0)
+        mend = denied if denied and error.status_code in (401, 403) else None
+        mend = mend or _MENDS.get(error.status_code or 0)
         raise AzureError(f"{what}: {_said(error)}" + (f"; {mend}" if mend else "")) from None
-    except (ClientError, MlException) as error:
+    except _raised_by(ClientError) as error:
         raise AzureError(f"{what}: {_said(error)}") from None
+
+
+def _raised_by(*kinds: type[Exception]) -> tuple[type[Exception], ...]:
+    """These, and what azure-ai-ml raises: when it was not imported, it cannot have raised."""
+    machine_learning = sys.modules.get("azure.ai.ml.exceptions")
+    return (*kinds, machine_learning.MlException) if machine_learning else kinds
 
 
 def _said(error: Exception) -> str:

@@ -107,6 +107,11 @@ class AzureSettings(Strict):
         return type(self).model_validate(_replaced(self.model_dump(by_alias=True), variables))
 
 
+def filled_in(text: str) -> str:
+    """A text of the file with its variables' values."""
+    return _replaced(text, os.environ)
+
+
 def read_settings(path: Path) -> AzureSettings:
     """Parse the file; SpecError with every problem."""
     try:

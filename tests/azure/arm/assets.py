@@ -14,6 +14,7 @@ from tests.azure.arm.base import (
     SERVER,
     WORKSPACE,
     Call,
+    Cloud,
     Resource,
     routes,
     service_error,
@@ -174,13 +175,9 @@ def pending_upload(call: Call) -> Response:
     blob.client().create_container(container)
     token = blob.container_sas(container, expired=call.cloud.faults.sas_is_expired())
     uri = f"https://{blob.account}.blob.core.windows.net:443/{container}"
-    storage = (
-        f"/subscriptions/{call.cloud.subscription}/resourceGroups/{call.cloud.group}"
-        f"/providers/Microsoft.Storage/storageAccounts/{blob.account}"
-    )
     reference = {
         "blobUri": uri,
-        "storageAccountArmId": storage,
+        "storageAccountArmId": storage_id(call.cloud),
         "credential": {"credentialType": "SAS", "sasUri": f"{uri}?{token}"},
     }
     return Response.of(
@@ -190,6 +187,14 @@ def pending_upload(call: Call) -> Response:
             "pendingUploadId": str(uuid.uuid4()),
             "pendingUploadType": "TemporaryBlobReference",
         },
+    )
+
+
+def storage_id(cloud: Cloud) -> str:
+    """The id of the storage account."""
+    return (
+        f"/subscriptions/{cloud.subscription}/resourceGroups/{cloud.group}"
+        f"/providers/Microsoft.Storage/storageAccounts/{cloud.blob.account}"
     )
 
 

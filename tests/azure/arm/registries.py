@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.azure.arm import operations
 from tests.azure.arm.assets import (
@@ -19,6 +20,7 @@ from tests.azure.arm.assets import (
     pending_upload,
     put_version,
     remove_version,
+    storage_id,
 )
 from tests.azure.arm.base import ML, REGISTRY, Call, Cloud, Resource, error, routes, system_data
 from tests.azure.messages import Response
@@ -131,5 +133,32 @@ def start_pending_upload(call: Call) -> Response:
 
 @routes.on("PUT", f"{REGISTRY}/tempdatarefs/{{name}}/versions/{{version}}")
 def temporary_reference(call: Call) -> Response:
-    """The same, as azure-ai-ml asks for it."""
-    return _missing(call) or pending_upload(call)
+    """The same, as azure-ai-ml asks for it, whatever kind of asset it makes."""
+    problem = _missing(call)
+    if problem:
+        return problem
+    kind = call.json()["assetId"].rpartition("/versions/")[0].split("/")[-2]
+    made = f"{call.parent}/{kind}/{call.names['name']}/versions/{call.names['version']}"
+    if call.cloud.find(made):
+        # What the client expects to hear, and takes for: there is nothing to upload.
+        return error(409, "Conflict", "Asset already exists.")
+    return pending_upload(call)
+
+
+@routes.on("POST", f"{REGISTRY}/datarefs/{{name}}/versions/{{version}}")
+def data_reference(call: Call) -> Response:
+    """A token that opens the files of a version."""
+    problem = _missing(call)
+    if problem:
+        return problem
+    blob, uri = call.cloud.blob, str(call.json()["blobUri"])
+    address = urlsplit(uri)
+    container = address.path.split("/")[1]
+    token = blob.container_sas(container, expired=call.cloud.faults.sas_is_expired())
+    signed = f"{address.scheme}://{address.netloc}/{container}?{token}"
+    reference = {
+        "blobUri": uri,
+        "storageAccountArmId": storage_id(call.cloud),
+        "credential": {"credentialType": "SAS", "sasUri": signed},
+    }
+    return Response.of(200, {"blobReferenceForConsumption": reference})
