@@ -37,12 +37,19 @@ class Entry:
     mirror: int = 0
     #: By whom it must be signed; None where the environment does not ask.
     signed: Signed | None = None
+    #: Edges by which its predictions are counted beside its own: those of the version that serves
+    #: in another server; None where there is no such server.
+    compared: tuple[float, ...] | None = None
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Entry:
         """Read it from JSON; raises TypeError."""
-        signed = value.pop("signed", None)
-        return cls(**value, signed=None if signed is None else Signed(**signed))
+        signed, compared = value.pop("signed", None), value.pop("compared", None)
+        return cls(
+            **value,
+            signed=None if signed is None else Signed(**signed),
+            compared=None if compared is None else tuple(compared),
+        )
 
 
 @dataclass(frozen=True, slots=True)

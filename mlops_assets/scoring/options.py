@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -45,6 +46,8 @@ class Options(argparse.Namespace):
     digest: str | None
     version: int | None
     public_key: str | None
+    signature: str | None
+    compared_edges: list[float] | None
     host: str
     port: int
     workers: int
@@ -127,6 +130,19 @@ def parse(
         "MLOPS_PUBLIC_KEY",
         metavar="FILE",
         help="refuse it unless its model.sig is by this key; PEM, or a file of it",
+    )
+    add(
+        "--signature",
+        "MLOPS_SIGNATURE",
+        metavar="FILE",
+        help="where its signature lies, if not beside its files; or the signature itself",
+    )
+    add(
+        "--compared-edges",
+        "MLOPS_COMPARED_EDGES",
+        type=_edges,
+        metavar="[A,B]",
+        help="count its predictions by these edges too: those of the version beside it",
     )
     add("--host", "MLOPS_HOST", "127.0.0.1", help="address to listen on; 127.0.0.1 by default")
     add(
@@ -224,6 +240,17 @@ def _integer(text: str, least: int, most: int) -> int:
     if not text.isdecimal() or not least <= int(text[:9]) <= most:
         raise argparse.ArgumentTypeError(f"not a number from {least} to {most}: {text[:40]!r}")
     return int(text)
+
+
+def _edges(text: str) -> list[float]:
+    try:
+        found = json.loads(text)
+        edges = [float(edge) for edge in found]
+    except (ValueError, TypeError):
+        edges = None
+    if edges is None or edges != sorted(edges):
+        raise argparse.ArgumentTypeError(f"no JSON list of rising numbers: {text[:40]!r}")
+    return edges
 
 
 def _names(text: str) -> list[str]:

@@ -129,7 +129,15 @@ def _prepare(options: Options, folder: Path, packaged: bool) -> Settings:
     except IntegrityError as error:
         raise StartError(Exit.INTEGRITY, str(error)) from None
     number = version_of(bundle, root) if options.version is None else options.version
-    entry = Entry(str(bundle), digest, number, 100, signed=_signed(options.public_key, bundle))
+    edges = options.compared_edges
+    entry = Entry(
+        str(bundle),
+        digest,
+        number,
+        100,
+        signed=_signed(options, bundle, folder),
+        compared=None if edges is None else tuple(edges),
+    )
     GenerationFile(folder).write(Generation(1, {f"v{number}": entry}))
     write_atomic(folder / SETTINGS, to_json(asdict(settings)))
     return settings
@@ -275,14 +283,21 @@ def version_of(bundle: Path, root: Path) -> int:
     return 0
 
 
-def _signed(public_key: str | None, bundle: Path) -> Signed | None:
+def _signed(options: Options, bundle: Path, folder: Path) -> Signed | None:
+    public_key, signature = options.public_key, options.signature
     if public_key is None:
         return None
     try:
         pem = public_key if public_key.startswith("-----BEGIN") else Path(public_key).read_text()
     except (OSError, ValueError) as error:
         raise StartError(Exit.INTEGRITY, f"{public_key}: no public key: {error}") from None
-    return Signed(str(bundle / SIGNATURE), pem)
+    path = bundle / SIGNATURE
+    if signature is not None and signature.startswith("{"):
+        path = folder / SIGNATURE
+        write_atomic(path, signature)
+    elif signature is not None:
+        path = Path(signature).absolute()
+    return Signed(str(path), pem)
 
 
 # -- the keys

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import UserError
-from resources.azure.retries import storage_retries
+from resources.azure.retries import RETRIES, storage_retries
 from resources.azure.settings import AzureSettings
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class AzureClients:
         return DefaultAzureCredential()
 
     @cached_property
-    def blob_service(self) -> BlobServiceClient:
-        """The storage account, as whoever wants other containers or the account itself asks it."""
+    def storage(self) -> BlobServiceClient:
+        """Blob storage: the account."""
         from azure.storage.blob import BlobServiceClient
 
         storage = self.settings.storage
@@ -77,7 +77,7 @@ class AzureClients:
         from azure.core.exceptions import ResourceExistsError
 
         storage = self.settings.storage
-        client = self.blob_service.get_container_client(storage.container)
+        client = self.storage.get_container_client(storage.container)
         with self.storage_errors(
             f"storage account {storage.account}, container {storage.container}"
         ):
@@ -106,6 +106,7 @@ class AzureClients:
             settings.resource_group,
             settings.workspace,
             enable_telemetry=False,
+            retry_total=RETRIES,
             show_progress=False,
         )
 

@@ -69,7 +69,7 @@ class Context(PipesAzureBlobStorageContextInjector):
 
     def __init__(self, clients: AzureClients, folder: str) -> None:
         storage = clients.settings.storage
-        super().__init__(container=storage.container, client=clients.blob_service)
+        super().__init__(container=storage.container, client=clients.storage)
         self._key = f"{folder}/context.json"
 
     @contextlib.contextmanager
@@ -86,7 +86,7 @@ class Messages(PipesAzureBlobStorageMessageReader):
     def __init__(self, clients: AzureClients, folder: str) -> None:
         storage = clients.settings.storage
         super().__init__(
-            interval=MESSAGE_SECONDS, container=storage.container, client=clients.blob_service
+            interval=MESSAGE_SECONDS, container=storage.container, client=clients.storage
         )
         self._prefix = f"{folder}/messages"
 

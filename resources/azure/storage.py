@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from upath import UPath
 
+from resources.azure.clients import AzureError
 from resources.azure.on_azure import OnAzure
 from resources.azure.settings import StorageSettings, filled_in
 from resources.listing import MissingFolderError, StorageError, StoredFile
@@ -55,33 +56,15 @@ class BlobStorage(OnAzure, Storage):
         from azure.core.exceptions import ResourceNotFoundError
 
         url = f"{self._clients.settings.storage.url}/{container}/{prefix}"
-        with (
-            self._clients.storage_errors(f"listing of {url}"),
-            self._account.get_client() as client,
-        ):
-            blobs = client.get_container_client(container)
-            try:
-                return list(blobs.list_blobs(name_starts_with=prefix, include=["metadata"]))
-            except ResourceNotFoundError:  # no such container
-                return []
-
-    @cached_property
-    def _account(self) -> Any:
-        """The account, as dagster-azure knows it."""
-        from dagster_azure.blob import (
-            AzureBlobStorageDefaultCredential,
-            AzureBlobStorageKeyCredential,
-            AzureBlobStorageResource,
-            AzureBlobStorageSASTokenCredential,
-        )
-
-        storage = self._clients.settings.storage
-        credential: Any = AzureBlobStorageDefaultCredential()
-        if storage.account_key:
-            credential = AzureBlobStorageKeyCredential(key=os.environ[storage.account_key])
-        elif storage.sas:
-            credential = AzureBlobStorageSASTokenCredential(token=os.environ[storage.sas])
-        return AzureBlobStorageResource(account_url=storage.url, credential=credential)
+        try:
+            with self._clients.storage_errors(f"listing of {url}"):
+                blobs = self._clients.storage.get_container_client(container)
+                try:
+                    return list(blobs.list_blobs(name_starts_with=prefix, include=["metadata"]))
+                except ResourceNotFoundError:  # no such container
+                    return []
+        except AzureError as error:
+            raise StorageError(f"{error}; nothing was taken") from None
 
     def _upath(self, location: str) -> UPath:
         """An address with what opens it.

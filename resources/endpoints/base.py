@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,6 +104,24 @@ class Counts:
             _since(self.seconds, earlier.seconds),
             _since(self.predictions, earlier.predictions),
         )
+
+
+def summed(counts: Iterable[Counts]) -> Counts:
+    """What several have counted together."""
+    total = Counts()
+    for one in counts:
+        total = Counts(
+            total.answered + one.answered,
+            total.refused + one.refused,
+            total.failed + one.failed,
+            _sum(total.seconds, one.seconds),
+            _sum(total.predictions, one.predictions),
+        )
+    return total
+
+
+def _sum(first: Mapping[Any, int], second: Mapping[Any, int]) -> dict[Any, int]:
+    return {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}}
 
 
 def _since(now: Mapping[Any, int], earlier: Mapping[Any, int]) -> dict[Any, int]:
