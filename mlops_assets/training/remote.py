@@ -99,9 +99,11 @@ def rank_of(variables: Mapping[str, str]) -> int:
 
 
 def _service() -> BlobServiceClient:
-    from azure.storage.blob import BlobServiceClient
+    from azure.storage.blob import BlobServiceClient, ExponentialRetry
 
-    return BlobServiceClient(os.environ[STORAGE], _credential())
+    # By itself it would wait for 15 seconds before it asks again.
+    retries = ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=5)
+    return BlobServiceClient(os.environ[STORAGE], _credential(), retry_policy=retries)
 
 
 @contextlib.contextmanager

@@ -137,16 +137,17 @@ def test_a_job_leaves_what_a_process_here_leaves(
 def test_a_job_has_a_managed_identity_or_that_of_its_starter(
     azure: AzureServer, training: Callable[..., AzureMLTraining], tmp_path: Path
 ) -> None:
-    cluster = AmlCompute(name="cpu-cluster", size="Standard_DS3_v2", max_instances=2)
-    ml_client(azure).compute.begin_create_or_update(cluster).wait()
+    made = AmlCompute(name="cpu-cluster", size="Standard_DS3_v2", max_instances=2)
+    ml_client(azure).compute.begin_create_or_update(made).wait()
     on_cluster = training(compute="cpu-cluster", client_id=CLIENT_ID)
     for number, found in enumerate((training(), on_cluster)):
         ran = Ran(found, case(tmp_path / str(number), {"train.py": TRAIN_PY}))
         assert ran.result.success, ran.log
     kinds = [job.properties["identity"]["identityType"] for job in jobs(azure)]
     assert kinds == ["UserIdentity", "Managed"]
-    assert [job.properties["computeId"] for job in jobs(azure)][0] is None
-    assert jobs(azure)[1].properties["computeId"].endswith("/computes/cpu-cluster")
+    serverless, cluster = (job.properties["computeId"] for job in jobs(azure))
+    assert serverless is None
+    assert cluster.endswith("/computes/cpu-cluster")
 
 
 def test_an_identity_without_rights_is_told_which_it_needs(
@@ -418,14 +419,21 @@ def test_the_next_attempt_ends_the_job_of_a_run_that_was_killed(
     assert left(azure) == []
 
 
-@pytest.mark.parametrize("drop", ["request", "answer"])
+@pytest.mark.parametrize(("drop", "retries"), [("request", 3), ("answer", 3), ("answer", 0)])
 def test_a_connection_lost_while_a_job_is_made_makes_no_second_one(
-    azure: AzureServer, training: Callable[..., AzureMLTraining], tmp_path: Path, drop: str
+    azure: AzureServer,
+    training: Callable[..., AzureMLTraining],
+    tmp_path: Path,
+    drop: str,
+    retries: int,
 ) -> None:
+    found = training()
+    found._clients.__dict__["workspace"] = ml_client(azure, retry_total=retries)
     azure.faults.add(Fault("PUT .*/jobs/", drop=drop))
-    ran = Ran(training(), case(tmp_path, {"train.py": TRAIN_PY}))
+    ran = Ran(found, case(tmp_path, {"train.py": TRAIN_PY}))
     assert ran.result.success, ran.log
     assert status(azure) == ["Completed"]
+    assert len(azure.record.exchanges("PUT .*/jobs/")) == (2 if retries else 1)
 
 
 def test_a_throttled_or_broken_look_at_the_job_is_repeated(
