@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pandera.errors import SchemaErrors
 
 from mlops_assets.spec import Column, Data
-from resources.storage import StoredFile
+from resources.storage import StorageError, StoredFile
 
 # Its functions are made at run time, so that no type checker knows them.
 pc: Any = pa_compute
@@ -115,6 +115,12 @@ def _batches(
             row += raw.num_rows
     except pa.ArrowInvalid as error:
         _add(found, file.name, f"not readable as {data.format} near row {row}: {error}")
+    except Exception as error:
+        # Each file system raises exceptions of its own.
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise StorageError(
+            f"{file.path}: reading failed near row {row}: {reason}; nothing was taken"
+        ) from error
 
 
 def _csv_batches(file: StoredFile) -> Iterator[pa.RecordBatch]:

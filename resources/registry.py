@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Version:
     #: SHA-256 of manifest.json as it was registered.
     digest: str
     #: Where its folder lies, or what fetches it from where it lies.
-    place: Path | Callable[[], Path]
+    place: Path | Callable[[], Path] = field(compare=False)
 
     @cached_property
     def bundle(self) -> Path:

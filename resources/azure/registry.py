@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from mlops_assets.evidence import Manifest
-from mlops_assets.files import digest_file, remove_tree, sync_tree, to_json, write_atomic
+from mlops_assets.files import digest_file, read_json, remove_tree, sync_tree, to_json, write_atomic
 from resources.azure.blobs import side_by_side
 from resources.azure.clients import AzureError, azure_errors
 from resources.azure.leases import Lease, held
@@ -47,34 +46,36 @@ class AzureMLRegistry(OnAzure, Registry):
         is never taken for another.
         """
         digest = digest_file(bundle / "manifest.json")
-        manifest = Manifest.model_validate_json((bundle / "manifest.json").read_bytes())
+        manifest: dict[str, Any] = read_json(bundle / "manifest.json")
         with self.lock(model) as lease:
             found = list(self._models(model))
             for one in found:
-                if manifest.identity == _property(one, IDENTITY) or digest == _property(
+                if manifest["identity"] == _property(one, IDENTITY) or digest == _property(
                     one, DIGEST
                 ):
                     return self._version(model, one)
             numbers = [number for one in found if (number := _number(one)) is not None]
-            folder = bundle.with_name(f"{model}-{digest[:16]}")
+            folder = bundle.with_name(f"{bundle.name}.upload") / f"{model}-{digest[:16]}"
+            folder.parent.mkdir()
             bundle.rename(folder)
             lease.check()
             made = self._make(model, max(numbers, default=0) + 1, folder, manifest, digest)
         return self._version(model, made)
 
     def _make(
-        self, model: str, number: int, folder: Path, manifest: Manifest, digest: str
+        self, model: str, number: int, folder: Path, manifest: dict[str, Any], digest: str
     ) -> Model:
         from azure.ai.ml.constants import AssetTypes
         from azure.ai.ml.entities import Model
 
         described = {
-            IDENTITY: manifest.identity,
+            IDENTITY: str(manifest["identity"]),
             DIGEST: digest,
-            "mlops_commit": manifest.source.commit,
-            "mlops_snapshot": manifest.snapshot.digest,
+            "mlops_commit": str(manifest.get("source", {}).get("commit", "")),
+            "mlops_snapshot": str(manifest.get("snapshot", {}).get("digest", "")),
         }
-        gates = {f"mlops_policy_{name}": json.dumps(v) for name, v in manifest.policy.items()}
+        policy: dict[str, Any] = manifest.get("policy", {})
+        gates = {f"mlops_policy_{gate}": json.dumps(policy[gate]) for gate in policy}
         wanted = Model(
             name=model,
             version=str(number),

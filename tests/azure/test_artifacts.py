@@ -126,7 +126,7 @@ def test_a_file_that_was_changed_is_not_taken(azure: AzureServer, stores: Stores
     assert index
     blob = clients(azure).container.get_blob_client(f"{index.folder}/data.parquet")
     blob.upload_blob(b"changed", overwrite=True)
-    with pytest.raises(AzureError, match="not as it was published: data.parquet; remove"):
+    with pytest.raises(AzureError, match=r"not as it was published: data\.parquet; remove"):
         stores("there").path("snapshots", "digest")
     blob.delete_blob()
     with pytest.raises(AzureError, match=r"data\.parquet: Azure answers 404"):
