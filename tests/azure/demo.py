@@ -18,9 +18,10 @@ from contextlib import closing
 from pathlib import Path
 
 from resources.environment import checkout
-from tests.azure.server import AzureServer
+from tests.azure.server import GROUP, AzureServer
 
 ENVIRONMENTS = ("staging", "production")
+IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities/mlops-serving"
 MODEL_YAML = "mlops_assets/models/diabetes/model.yaml"
 
 
@@ -53,6 +54,12 @@ class _Demo:
             "MLOPS_PROFILE": "azure",
             "MLOPS_HOME": str(folder / "state"),
             "MLOPS_REPOSITORY": str(self._source),
+            # What a team has made before: an image, its registry, an identity, a cluster.
+            "MLOPS_SERVING_REGISTRY": "contoso.azurecr.io",
+            "MLOPS_SERVING_DIGEST": f"sha256:{'5' * 64}",
+            "MLOPS_SERVING_IDENTITY": f"{_resources(server)}/{IDENTITY}",
+            "MLOPS_DNS_LABEL": "contoso",
+            "AZURE_KUBERNETES_CLUSTER": "contoso-aks",
         }
 
     def run(self) -> None:
@@ -111,6 +118,10 @@ class _Demo:
         print(f"# {time.perf_counter() - began:.1f} s", flush=True)
         if done.returncode != code:
             raise subprocess.CalledProcessError(done.returncode, command)
+
+
+def _resources(server: AzureServer) -> str:
+    return f"/subscriptions/{server.subscription}/resourceGroups/{GROUP}/providers"
 
 
 def _shown(command: list[str]) -> str:
