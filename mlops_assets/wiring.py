@@ -83,7 +83,7 @@ def _azure(profile: Profile) -> dict[str, Any]:
         "artifacts": artifacts,
         "registry": AzureMLRegistry.of(clients, root=str(profile.home / "registry")),
         "serving": Serving(profile, clients),
-        "training": AzureMLTraining.of(clients, root=str(profile.root), artifacts=artifacts),
+        "training": AzureMLTraining.of(clients, root=str(profile.root)),
     }
 
 

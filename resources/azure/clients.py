@@ -56,8 +56,8 @@ class AzureClients:
         return DefaultAzureCredential()
 
     @cached_property
-    def storage(self) -> BlobServiceClient:
-        """Blob storage: the account."""
+    def blob_service(self) -> BlobServiceClient:
+        """The storage account, as whoever wants other containers or the account itself asks it."""
         from azure.storage.blob import BlobServiceClient
 
         storage = self.settings.storage
@@ -71,7 +71,7 @@ class AzureClients:
         from azure.core.exceptions import ResourceExistsError
 
         storage = self.settings.storage
-        client = self.storage.get_container_client(storage.container)
+        client = self.blob_service.get_container_client(storage.container)
         with self.storage_errors(
             f"storage account {storage.account}, container {storage.container}"
         ):
