@@ -102,6 +102,53 @@ def invoke(model: str, environment: str, sample: str | None) -> None:
 
 
 @main.command()
+@click.argument("environment", required=False)
+def doctor(environment: str | None) -> None:
+    """Look at machine, files and Azure; print what is wrong and its mend, exit 1 if any error."""
+    from mlops_assets import doctor as examination
+
+    profile = load_profile()
+    found = examination.examine(profile, environment)
+    if found:
+        click.echo(examination.table(found))
+    errors = sum(finding.severity == "error" for finding in found)
+    where = f"profile {profile.name}" + (f", {environment}" if environment else "")
+    click.echo(f"{where}: {errors or 'no'} error{'' if errors == 1 else 's'}")
+    if errors:
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("environment")
+@click.option("--apply", "applied", is_flag=True, help="Make it so: materialize infrastructure.")
+@click.option(
+    "--prune",
+    multiple=True,
+    metavar="NAME",
+    help="With --apply: remove this compute too, which no document has.",
+)
+def plan(environment: str, applied: bool, prune: tuple[str, ...]) -> None:
+    """Print what differs between Azure and an environment's documents; exit 2 if anything does."""
+    from mlops_assets import plans
+
+    profile = load_profile()
+    if prune and not applied:
+        raise click.UsageError("--prune is for --apply")
+    if applied:
+        from mlops_assets.steering import make_infrastructure
+
+        if not make_infrastructure(ready(profile), environment, prune):
+            raise click.ClickException("the run failed; the reasons stand above, and on the page")
+        return
+    found = plans.plan(profile, environment)
+    for line in [*found.changes, *found.notes]:
+        click.echo(line)
+    if found.changes:
+        raise SystemExit(2)
+    click.echo(f"{environment}: Azure is as the documents say")
+
+
+@main.command()
 @click.argument("model")
 @click.argument("environment")
 @click.argument("version", type=int)

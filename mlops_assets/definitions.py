@@ -8,6 +8,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mlops_assets.assets.endpoint import asset_name
+from mlops_assets.assets.infrastructure import build_infrastructure
 from mlops_assets.automation import RELEASE, Conditions, Ground
 from mlops_assets.factory import ModelFactory
 from mlops_assets.runs import MODEL_TAG, TRIGGER_TAG
@@ -43,6 +44,7 @@ def build_definitions(profile: Profile) -> dg.Definitions:
             parts.append(_left_out(folder.name, error))
     return dg.Definitions.merge(
         *parts,
+        build_infrastructure(profile),
         dg.Definitions(
             resources={name: fixed(resource) for name, resource in resources.items()},
             jobs=build_jobs(profile, [spec.name for spec in specs]),

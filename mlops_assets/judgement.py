@@ -6,7 +6,7 @@ import dagster as dg
 
 from mlops_assets import approval
 from mlops_assets.evidence import Comparison, Integrity, Manifest
-from mlops_assets.files import read_json
+from mlops_assets.files import digest_json, read_json
 from mlops_assets.gates import Facts, Policy, Verdict, policy_of, verdicts
 from mlops_assets.spec import Gates
 from resources.artifacts import Artifacts
@@ -119,6 +119,7 @@ class Judge(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgume
             output.mkdir()
             request = {
                 "mode": "compare",
+                "identity": digest_json([version.digest, champion.digest]),
                 "model": version.model,
                 "repository": self.root,
                 "snapshot": str(snapshot),

@@ -1,14 +1,14 @@
 """What people do by hand on a command line: runs of their own, approvals, rollbacks."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 from dagster import PreviewWarning
 
 from mlops_assets.approval import ApprovalError, Decision, decide, parse_duration
-from mlops_assets.assets import approval
+from mlops_assets.assets import approval, infrastructure
 from mlops_assets.assets.endpoint import asset_name
 from mlops_assets.definitions import build_definitions
 from mlops_assets.errors import UserError
@@ -65,8 +65,25 @@ def release_all(profile: Profile) -> bool:
     by_hand |= {approval.asset_name(e.name) for e in profile.environments}
     defs = build_definitions(profile)
     keys = defs.resolve_asset_graph().materializable_asset_keys
-    wanted = sorted(key for key in keys if key.path[-1] not in by_hand)
+    wanted = sorted(
+        key for key in keys if key.path[-1] not in by_hand and key.path[0] != infrastructure.GROUP
+    )
     return materialize(defs, wanted, {TRIGGER_TAG: "demo"})
+
+
+def make_infrastructure(profile: Profile, environment: str, prune: Sequence[str]) -> bool:
+    """Make Azure as the documents of an environment say; remove the computes named, and no other.
+
+    Raises:
+        SteeringError: the environment has no such documents.
+        UnknownEnvironmentError: no such environment.
+    """
+    profile.environment(environment)
+    defs, key = build_definitions(profile), infrastructure.asset_key(environment)
+    if key not in defs.resolve_asset_graph().materializable_asset_keys:
+        raise SteeringError(f"{environment} has no documents in {infrastructure.GROUP}/")
+    config = {infrastructure.op_name(environment): {"prune": list(prune)}}
+    return materialize(defs, [key], {TRIGGER_TAG: "plan"}, config)
 
 
 def decide_on(

@@ -12,6 +12,7 @@ from typing import Literal
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
+from mlops_assets.errors import UserError
 from resources.documents import Documents
 
 #: How often the same inputs are tried, where attempts were cut short and not failed.
@@ -85,7 +86,8 @@ class Attempts(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArg
         work = Work(self, key, Attempt(inputs={}, outcome="started", tries=tries, run=run_id))
         work.found(inputs)
         try:
-            yield work
+            with _as_failure():
+                yield work
         except Refused:
             if last is not None and last.outcome != "requested":
                 self.write(key, last)
@@ -112,6 +114,16 @@ class Attempts(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArg
 
 def _name(key: dg.AssetKey) -> str:
     return f"attempts/{'/'.join(key.path)}.json"
+
+
+@contextmanager
+def _as_failure() -> Generator[None]:
+    """Say what people can mend without a traceback; what may pass by itself is tried again."""
+    try:
+        yield
+    except UserError as error:
+        kind = CutShort if error.transient else dg.Failure
+        raise kind(str(error), allow_retries=False) from None
 
 
 class Work:

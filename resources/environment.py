@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 import mlops_assets
 from mlops_assets.errors import UserError
@@ -119,6 +119,20 @@ class Environment(Strict):
     gates: dict[str, EnvironmentGates] = Field(
         default_factory=dict, description="Per model: stricter limits than model.yaml's."
     )
+
+    @model_validator(mode="after")
+    def _traffic_as_azure_has_it(self) -> Environment:
+        if self.target in ("aks", "managed") and self.traffic.sticky_header:
+            raise ValueError(
+                "traffic.sticky_header: online endpoints of Azure ML have nothing like it; leave "
+                "it out"
+            )
+        if self.target == "aks" and self.traffic.mirror_percent:
+            raise ValueError(
+                "traffic.mirror_percent: Azure ML copies no requests on Kubernetes; leave it and "
+                "mirror_seconds out, or use target 'managed'"
+            )
+        return self
 
     def gates_of(self, model: str) -> EnvironmentGates:
         """This environment's own limits for ``model``; without an entry there are none."""

@@ -27,6 +27,8 @@ class Serving:
 
     def __init__(self, profile: Profile, clients: AzureClients | None = None) -> None:
         self._profile = profile
+        if clients is None and profile.azure is not None:
+            clients = AzureClients(profile.azure)
         self._clients = clients
         self._local = LocalEndpoints(profile.home / "endpoints")
 

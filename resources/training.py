@@ -14,6 +14,7 @@ import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
 from mlops_assets.files import read_json, write_atomic
+from mlops_assets.training import guard
 
 #: What ends a process from outside; another signal is a crash of its own.
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -52,28 +53,31 @@ class LocalTraining(Training):
         path = output.with_name(f"{output.name}.request.json")
         # As it is: the order of data.columns is the order of the training frame.
         write_atomic(path, json.dumps({**request, "output": str(output)}, indent=2))
-        client = dg.PipesSubprocessClient(env=_environment(output), cwd=str(output.parent))
+        variables = guard.variables(os.getpid(), output.parents[1].with_name("matplotlib"))
+        client = dg.PipesSubprocessClient(env=variables, cwd=str(output.parent))
         command = [sys.executable, "-P", "-m", "mlops_assets.training.runner", str(path)]
         try:
             client.run(context=context.op_execution_context, command=command)
         except DagsterPipesExecutionError as error:
-            raise _error(output, str(error)) from None
-        wanted = "comparison.json" if request["mode"] == "compare" else "evidence.json"
-        if not (output / wanted).is_file():  # train.py ended the process, with exit code 0
-            raise _error(output, "")
+            code = str(error).rpartition("code ")[2].rstrip(".")
+            raise error_of(output, int(code) if code.lstrip("-").isdigit() else 0) from None
+        if not has_result(output, request):  # train.py ended the process, with exit code 0
+            raise error_of(output, 0)
 
 
-def _environment(output: Path) -> dict[str, str]:
-    return {
-        "PYTHONHASHSEED": "0",  # the order of sets, which a train.py may rely on unknowingly
-        "MPLBACKEND": "agg",
-        # Kept beside the scratch folder: matplotlib looks through all fonts where it finds none.
-        "MPLCONFIGDIR": str(output.parents[1].with_name("matplotlib")),
-        "MLOPS_RUN_PROCESS": str(os.getpid()),
-    }
+def has_result(output: Path, request: dict[str, Any]) -> bool:
+    """Whether a training process has come to its end: this file is its last."""
+    wanted = "comparison.json" if request["mode"] == "compare" else "evidence.json"
+    return (output / wanted).is_file()
 
 
-def _error(output: Path, error: str) -> TrainingError:
+def error_of(output: Path, code: int) -> TrainingError:
+    """What a training process says about itself; how it ended, where it says nothing.
+
+    Args:
+        output: its output folder.
+        code: its exit code; negative for the signal that ended it.
+    """
     path = output / "error.json"
     if path.is_file():
         found = read_json(path)
@@ -82,12 +86,11 @@ def _error(output: Path, error: str) -> TrainingError:
     if hang.is_file() and hang.stat().st_size:
         text = hang.read_text(encoding="utf-8")
         return TrainingError(f"timeout_seconds of model.yaml is over\n{text}")
-    code = error.rpartition("code ")[2].rstrip(".")
-    if code.lstrip("-").isdigit() and int(code) < 0:
-        by = signal.Signals(-int(code))
+    if code < 0:
+        by = signal.Signals(-code)
         hint = "; the machine may have run out of memory" if by == signal.SIGKILL else ""
         kind = TrainingKilledError if by in FROM_OUTSIDE else TrainingError
         return kind(f"the training process was ended by {by.name}{hint}")
     return TrainingError(
-        f"the training process ended without a result or an error (exit code {code or '0'})"
+        f"the training process ended without a result or an error (exit code {code})"
     )

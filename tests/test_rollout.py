@@ -20,8 +20,8 @@ from resources.endpoints.base import (
     Observation,
     Request,
     VersionRef,
+    split_traffic,
 )
-from resources.endpoints.local import split_traffic
 from resources.traffic import Limits, Step, Traffic
 
 SAMPLE = Sample.model_validate(

@@ -72,7 +72,7 @@ def trained_model(
                 verification.prepare()
                 champion = serving.champion(model, registry)
                 with artifacts.workspace() as folder:
-                    request = _request(spec, dataset, profile, artifacts, champion, folder)
+                    request = _request(name, spec, dataset, profile, artifacts, champion, folder)
                     git.export(spec, released.commit, folder / "source")
                     output = folder / "output"
                     output.mkdir()
@@ -105,6 +105,7 @@ def trained_model(
 
 
 def _request(
+    name: str,
     spec: ModelSpec,
     dataset: DatasetSnapshot,
     profile: Profile,
@@ -115,6 +116,7 @@ def _request(
     """What the training process is asked; see ``mlops_assets.training.runner``."""
     return {
         "mode": "train",
+        "identity": name,
         "model": spec.name,
         "source": str(folder / "source"),
         "spec": spec.model_dump(mode="json"),

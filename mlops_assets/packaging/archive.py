@@ -7,13 +7,14 @@ import zipfile
 from pathlib import Path
 
 from mlops_assets.files import digest_bytes, digest_file, files_below, read_json
+from resources.endpoints.base import VersionRef
 from resources.registry import Version
 
 #: The earliest date that a zip file can hold: the same version gives the same bytes.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def write_archive(version: Version, path: Path) -> None:
+def write_archive(version: Version | VersionRef, path: Path) -> None:
     """Zip a bundle, not deflated: the same version gives the same bytes on every machine."""
     with zipfile.ZipFile(path, "w") as archive:
         for file in files_below(version.bundle):
@@ -35,5 +36,5 @@ def differing_files(path: Path, version: Version) -> list[str]:
         ]
 
 
-def _root(version: Version) -> str:
+def _root(version: Version | VersionRef) -> str:
     return f"{version.model}-{version.version}"

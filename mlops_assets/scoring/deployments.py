@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import accumulate
 from pathlib import Path
@@ -177,6 +177,8 @@ class Deployments:
                 predictor = self._predictor(entry)
                 schema = predictor.schema
                 reference = oldest if oldest and oldest.task == schema.task else None
+                if entry.compared is not None:
+                    reference = replace(schema, edges=entry.compared)
                 loaded[name] = Deployment(name, entry, predictor, reference)
                 oldest = oldest or schema
             except (Exception, SystemExit) as error:  # unpickling may run anything

@@ -37,12 +37,19 @@ class Entry:
     mirror: int = 0
     #: By whom it must be signed; None where the environment does not ask.
     signed: Signed | None = None
+    #: Edges by which its predictions are counted beside its own: those of the version that serves
+    #: in another server; None where there is no such server.
+    compared: tuple[float, ...] | None = None
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Entry:
         """Read it from JSON; raises TypeError."""
-        signed = value.pop("signed", None)
-        return cls(**value, signed=None if signed is None else Signed(**signed))
+        signed, compared = value.pop("signed", None), value.pop("compared", None)
+        return cls(
+            **value,
+            signed=None if signed is None else Signed(**signed),
+            compared=None if compared is None else tuple(compared),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,21 @@ class Generation:
     def next(self, deployments: dict[str, Entry], sticky_header: str | None = None) -> Generation:
         """The generation after this one."""
         return Generation(self.number + 1, deployments, sticky_header)
+
+    @classmethod
+    def from_json(cls, data: bytes, place: str, mend: str) -> Generation:
+        """Read it; raises GenerationError, which names the place and the mend."""
+        try:
+            value = json.loads(data)
+            entries = {name: Entry.from_dict(entry) for name, entry in value["deployments"].items()}
+            return cls(int(value["number"]), entries, value.get("sticky_header"))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            kind = type(error).__name__
+            raise GenerationError(f"{place}: not a generation ({kind}: {error}); {mend}") from None
+
+    def to_json(self) -> str:
+        """As text; the inverse of ``from_json``."""
+        return to_json(asdict(self))
 
 
 class GenerationFile:
@@ -76,20 +98,14 @@ class GenerationFile:
         # The stamp is taken first: a file that is replaced in between is read once more.
         self._seen = self._stamp()
         try:
-            value = json.loads(self.path.read_bytes())
+            data = self.path.read_bytes()
         except FileNotFoundError:
             return Generation()
-        except ValueError as error:
-            raise self._damaged(error) from None
-        try:
-            entries = {name: Entry.from_dict(entry) for name, entry in value["deployments"].items()}
-            return Generation(int(value["number"]), entries, value.get("sticky_header"))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise self._damaged(error) from None
+        return Generation.from_json(data, str(self.path), _MEND)
 
     def write(self, generation: Generation) -> None:
         """Make ``generation`` the wanted state."""
-        write_atomic(self.path, to_json(asdict(generation)))
+        write_atomic(self.path, generation.to_json())
 
     def _stamp(self) -> tuple[int, ...]:
         try:
@@ -98,11 +114,8 @@ class GenerationFile:
             return ()
         return (stat.st_mtime_ns, stat.st_ino, stat.st_size)
 
-    def _damaged(self, error: Exception) -> GenerationError:
-        return GenerationError(
-            f"{self.path}: not a generation ({type(error).__name__}: {error}); stop the endpoint "
-            "and remove this file, the next deployment writes it anew"
-        )
+
+_MEND = "stop the endpoint and remove this file, the next deployment writes it anew"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 MODEL_DIR = "AZUREML_MODEL_DIR"
 COMMAND = "python -m mlops_assets.scoring"
@@ -16,6 +18,9 @@ EPILOG = f"""\
 The version comes from --bundle, from --url, or from where {MODEL_DIR} says that Azure ML has
 mounted it; its folder is the first one with a manifest.json, at most two levels down. Its files
 must be what the manifest says, and the manifest what --digest says.
+
+Or it follows --generation-url: versions, their traffic and the keys are what is written there, now
+and later; it reads that as the container's managed identity, and serves on when it cannot.
 
 Every request needs one of two keys: from --keys, a key a line, followed when it changes; or from
 the variables that --key-variables names. Without keys the server answers whoever reaches it. That
@@ -36,9 +41,13 @@ class Options(argparse.Namespace):
 
     bundle: Path | None
     url: str | None
+    generation_url: str | None
+    instance: str | None
     digest: str | None
     version: int | None
     public_key: str | None
+    signature: str | None
+    compared_edges: list[float] | None
     host: str
     port: int
     workers: int
@@ -89,6 +98,20 @@ def parse(
         help="an archive of it: https, file, or http from this machine; asks for --digest",
     )
     add(
+        "--generation-url",
+        "MLOPS_GENERATION_URL",
+        type=_generation_url,
+        metavar="URL",
+        help="follow a folder of blobs: https://ACCOUNT.blob.core.windows.net/CONTAINER/FOLDER",
+    )
+    add(
+        "--instance",
+        "MLOPS_INSTANCE",
+        type=_instance,
+        metavar="NAME",
+        help="what this server is called there; its machine's name by default",
+    )
+    add(
         "--digest",
         "MLOPS_BUNDLE_DIGEST",
         type=_digest,
@@ -107,6 +130,19 @@ def parse(
         "MLOPS_PUBLIC_KEY",
         metavar="FILE",
         help="refuse it unless its model.sig is by this key; PEM, or a file of it",
+    )
+    add(
+        "--signature",
+        "MLOPS_SIGNATURE",
+        metavar="FILE",
+        help="where its signature lies, if not beside its files; or the signature itself",
+    )
+    add(
+        "--compared-edges",
+        "MLOPS_COMPARED_EDGES",
+        type=_edges,
+        metavar="[A,B]",
+        help="count its predictions by these edges too: those of the version beside it",
     )
     add("--host", "MLOPS_HOST", "127.0.0.1", help="address to listen on; 127.0.0.1 by default")
     add(
@@ -155,10 +191,30 @@ def parse(
         parser.error("--bundle and --url exclude each other")
     if options.url and not options.digest:
         parser.error("--url asks for --digest: what comes from elsewhere is checked")
+    if options.generation_url and (options.bundle or options.url or options.keys):
+        parser.error("--generation-url says which versions and keys; it excludes other ones")
+    if options.generation_url and options.no_keys:
+        parser.error("--generation-url comes with keys; it excludes --no-keys")
     if options.keys and options.no_keys:
         parser.error("--keys and --no-keys exclude each other")
     variables.pop("MLOPS_BUNDLE_URL", None)  # its query may be a signature
     return options
+
+
+def _generation_url(text: str) -> str:
+    parts = urlsplit(text)
+    levels = [level for level in parts.path.split("/") if level]
+    if parts.scheme != "https" or not parts.hostname or len(levels) < 2:
+        raise argparse.ArgumentTypeError("it is https://ACCOUNT.blob.core.windows.net/CONTAINER/…")
+    if parts.query or "@" in parts.netloc:
+        raise argparse.ArgumentTypeError("it is read as the managed identity: no signature in it")
+    return text
+
+
+def _instance(text: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9.-]{0,199}", text):
+        raise argparse.ArgumentTypeError("not a name of letters, digits, dots and hyphens")
+    return text
 
 
 def _digest(text: str) -> str:
@@ -184,6 +240,17 @@ def _integer(text: str, least: int, most: int) -> int:
     if not text.isdecimal() or not least <= int(text[:9]) <= most:
         raise argparse.ArgumentTypeError(f"not a number from {least} to {most}: {text[:40]!r}")
     return int(text)
+
+
+def _edges(text: str) -> list[float]:
+    try:
+        found = json.loads(text)
+        edges = [float(edge) for edge in found]
+    except (ValueError, TypeError):
+        edges = None
+    if edges is None or edges != sorted(edges):
+        raise argparse.ArgumentTypeError(f"no JSON list of rising numbers: {text[:40]!r}")
+    return edges
 
 
 def _names(text: str) -> list[str]:

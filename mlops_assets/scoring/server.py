@@ -41,6 +41,7 @@ from mlops_assets.scoring.logs import without_values
 from mlops_assets.scoring.metrics import CONTENT_TYPE, Metrics
 from mlops_assets.scoring.openapi import openapi
 from mlops_assets.scoring.predictor import Prediction
+from mlops_assets.scoring.questions import asks_for_metrics, told
 from mlops_assets.scoring.responder import DEPLOYMENT, Responder
 
 #: Requests that wait for a thread; more are told to come again.
@@ -65,6 +66,7 @@ class Application:
         metrics: Metrics,
         *,
         identity: str = "",
+        instance: str = "",
         cors_origins: Sequence[str] = (),
         access_log: bool = False,
         lifespan: Lifespan = nullcontext,
@@ -77,6 +79,7 @@ class Application:
             metrics: counts what happens.
             identity: sent with ``GET /`` as ``x-mlops-endpoint``, so that whoever looks for this
                 server on its port knows it from another one.
+            instance: tells this server's counts from those of others that serve the same.
             cors_origins: pages of these origins may ask from a browser; ``*`` is any.
             access_log: a log line for every request, not only for failures.
             lifespan: what goes on beside the requests.
@@ -85,6 +88,7 @@ class Application:
         self._keys = keys
         self._metrics = metrics
         self._identity = ((b"x-mlops-endpoint", identity.encode()),)
+        self._instance = instance
         self._cors = Cors(cors_origins)
         self._access_log = access_log
         self._lifespan = lifespan
@@ -216,6 +220,8 @@ class Application:
             else:
                 answer = responder.answer(body)
         except Exception as error:
+            if asks_for_metrics(body):
+                return await self._tell_metrics(responder)
             return self._failed(request, error, responder)
         return Reply(200, answer, responder.headers, responder, body)
 
@@ -274,6 +280,13 @@ class Application:
         loop = asyncio.get_running_loop()
         text = await loop.run_in_executor(self._threads, self._metrics.render)
         return Reply(200, text, ((b"content-type", CONTENT_TYPE.encode()),))
+
+    async def _tell_metrics(self, responder: Responder) -> Reply:
+        deployment = responder.deployment
+        loop = asyncio.get_running_loop()
+        text = await loop.run_in_executor(self._threads, self._metrics.render)
+        edges = deployment.predictor.schema.edges
+        return reply_json(told(self._instance, deployment.name, edges, text), responder.headers[1:])
 
     async def _describe_server(self, _: Request) -> Reply:
         return reply_json({"name": "mlops-assets", "version": "2", "extensions": []})

@@ -58,6 +58,7 @@ class Exit(IntEnum):
     KEYS = 7
     FETCH = 8
     LOAD = 9
+    FOLLOW = 10
 
 
 class StartError(Exception):
@@ -83,7 +84,10 @@ def main(arguments: list[str] | None = None, *, package: str | None = None) -> i
     log_to_stderr()
     try:
         with _state(options.state) as folder:
-            _serve(folder, _prepare(options, folder, package is not None))
+            if options.generation_url:
+                _follow(folder, options, options.generation_url)
+            else:
+                _serve(folder, _prepare(options, folder, package is not None))
     except StartError as error:
         print(f"{command.removeprefix('python -m ')}: {error}", file=sys.stderr)
         return error.code
@@ -117,14 +121,7 @@ def _state(wanted: Path | None) -> Generator[Path]:
 
 def _prepare(options: Options, folder: Path, packaged: bool) -> Settings:
     """Write what a deployment would have written; raises StartError."""
-    settings = Settings(
-        port=options.port or None,
-        workers=options.workers,
-        host=options.host,
-        keys=_keys(options, folder, os.environ),
-        cors_origins=tuple(options.cors_origins),
-        access_log=options.access_log,
-    )
+    settings = _settings(options, _keys(options, folder, os.environ))
     root = _root(options, folder)
     bundle = find_bundle(root)
     try:
@@ -132,10 +129,50 @@ def _prepare(options: Options, folder: Path, packaged: bool) -> Settings:
     except IntegrityError as error:
         raise StartError(Exit.INTEGRITY, str(error)) from None
     number = version_of(bundle, root) if options.version is None else options.version
-    entry = Entry(str(bundle), digest, number, 100, signed=_signed(options.public_key, bundle))
+    edges = options.compared_edges
+    entry = Entry(
+        str(bundle),
+        digest,
+        number,
+        100,
+        signed=_signed(options, bundle, folder),
+        compared=None if edges is None else tuple(edges),
+    )
     GenerationFile(folder).write(Generation(1, {f"v{number}": entry}))
     write_atomic(folder / SETTINGS, to_json(asdict(settings)))
     return settings
+
+
+def _settings(options: Options, keys: str | None) -> Settings:
+    return Settings(
+        port=options.port or None,
+        workers=options.workers,
+        host=options.host,
+        keys=keys,
+        cors_origins=tuple(options.cors_origins),
+        access_log=options.access_log,
+    )
+
+
+def _follow(folder: Path, options: Options, url: str) -> None:
+    """Serve what is written in blob storage, until told to end; raises StartError."""
+    from mlops_assets.scoring import follow  # in few images there is what it needs
+
+    try:
+        source = follow.BlobFolder(url)
+    except ImportError as error:
+        mend = "build the image with AZURE=true"
+        raise StartError(Exit.FOLLOW, f"{url} cannot be followed: {error}; {mend}") from None
+    settings = _settings(options, KEYS)
+    write_atomic(folder / SETTINGS, to_json(asdict(settings)))
+    name = options.instance or follow.default_instance()
+    thread = follow.Follower(folder, source, name).start()
+    try:
+        told = Supervisor(folder, settings, lambda: not thread.is_alive()).run()
+    except ListenError as error:
+        raise StartError(Exit.PORT, f"{error}; --port has another one") from None
+    if not told:
+        raise StartError(Exit.FOLLOW, f"{url}: no longer followed; see the log")
 
 
 def _serve(folder: Path, settings: Settings) -> None:
@@ -246,14 +283,21 @@ def version_of(bundle: Path, root: Path) -> int:
     return 0
 
 
-def _signed(public_key: str | None, bundle: Path) -> Signed | None:
+def _signed(options: Options, bundle: Path, folder: Path) -> Signed | None:
+    public_key, signature = options.public_key, options.signature
     if public_key is None:
         return None
     try:
         pem = public_key if public_key.startswith("-----BEGIN") else Path(public_key).read_text()
     except (OSError, ValueError) as error:
         raise StartError(Exit.INTEGRITY, f"{public_key}: no public key: {error}") from None
-    return Signed(str(bundle / SIGNATURE), pem)
+    path = bundle / SIGNATURE
+    if signature is not None and signature.startswith("{"):
+        path = folder / SIGNATURE
+        write_atomic(path, signature)
+    elif signature is not None:
+        path = Path(signature).absolute()
+    return Signed(str(path), pem)
 
 
 # -- the keys

@@ -34,7 +34,7 @@ from mlops_assets.scoring.logs import log_to_stderr
 from mlops_assets.scoring.metrics import Metrics
 from mlops_assets.scoring.protocol import Limits, Watch
 from mlops_assets.scoring.server import Application
-from mlops_assets.scoring.supervisor import read_settings
+from mlops_assets.scoring.supervisor import read_settings, read_state
 
 #: Seconds for requests in flight when the worker is asked to end.
 GRACE_SECONDS = 5
@@ -90,6 +90,7 @@ def serve(
         None if settings.keys is None else KeyFile(folder / settings.keys),
         metrics,
         identity=identity,
+        instance=_instance(folder),
         cors_origins=settings.cors_origins,
         access_log=settings.access_log,
         lifespan=lifespan,
@@ -111,6 +112,13 @@ def serve(
         uvicorn.Server(config).run(sockets=_listeners(listening))
     finally:
         ack_path(folder, os.getpid()).unlink(missing_ok=True)
+
+
+def _instance(folder: Path) -> str:
+    """One name for all workers of a server, and another one once that was started again."""
+    state = read_state(folder)
+    started = f"{state.id}-{state.created:.2f}" if state else str(os.getpid())
+    return f"{socket.gethostname()}-{started}"
 
 
 def _listeners(listening: int) -> list[socket.socket]:

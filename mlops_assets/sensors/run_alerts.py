@@ -1,5 +1,6 @@
 """What is worth an alert in runs: that one failed, and checks that failed in it."""
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.events import JobFailureData
 
+from mlops_assets.assets import infrastructure
 from mlops_assets.assets.endpoint import SUFFIX
 from mlops_assets.assets.live_checks import LIVE_CHECKS
 from mlops_assets.assets.registered_model import ENVIRONMENT_CHECK
@@ -95,6 +97,10 @@ class Look:
         elif asset == "dataset" and name in WARNINGS:
             key = f"data/{model}/{name}/{self._snapshot(run, check.asset_key)}"
             title = f"{model}: check {name} warns about the data"
+        elif model == infrastructure.GROUP and name == infrastructure.DRIFT:
+            known = hashlib.sha256((check.description or "").encode()).hexdigest()
+            key = f"infrastructure/{asset}/{known[:16]}"
+            title = f"Azure is not as the documents of {asset} say"
         else:
             return None
         return self._alert(run, key, title, [check.description or "", *_tags(run)])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import traceback
 from collections.abc import Generator
 from pathlib import Path
 from typing import Literal
+
+from mlops_assets.files import to_json, write_atomic
 
 Kind = Literal["raised", "exit", "not_an_estimator", "timeout", "import", "data", "internal"]
 
@@ -23,6 +26,15 @@ class TrainingProblem(Exception):  # noqa: N818  (TrainingError is what its pare
 
 class NotConvertedError(Exception):
     """The estimator, or a step of it, has no ONNX form; the message is one sentence."""
+
+
+def fail(output: Path, kind: Kind, message: str, frames: str) -> None:
+    """Write down what went wrong: ``error.json``."""
+    content = {"kind": kind, "message": message, "traceback": frames}
+    try:
+        write_atomic(output / "error.json", to_json(content))
+    except OSError as error:  # a full disk: let the log say what went wrong
+        print(f"{message}\n{frames}\n{error}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -29,6 +29,21 @@ EXIT_SECONDS = 10.0
 LINE_LENGTH = 4000
 
 
+def variables(parent: int, fonts: Path) -> dict[str, str]:
+    """Environment variables that a training process gets beside its own.
+
+    Args:
+        parent: id of the process that starts it, and with which it ends.
+        fonts: a folder that is kept: matplotlib looks through all fonts where it finds none.
+    """
+    return {
+        "PYTHONHASHSEED": "0",  # the order of sets, which a train.py may rely on unknowingly
+        "MPLBACKEND": "agg",
+        "MPLCONFIGDIR": str(fonts),
+        "MLOPS_RUN_PROCESS": str(parent),
+    }
+
+
 def end_with_parent(parent: int) -> None:
     """End this process, without any clean-up, as soon as its parent is gone or interrupts it."""
     # Python's own handler waits for native code to return, and that may never happen.

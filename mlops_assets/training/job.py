@@ -43,7 +43,8 @@ def train(request: dict[str, Any], output: Path, log: Log, started: float) -> No
     """Train, evaluate and write one model; ``evidence.json`` is the last file.
 
     Args:
-        request: what ``runner`` was asked.
+        request: what ``runner`` was asked; with ``follows``, to take part in fitting alone, as one
+            of several processes.
         output: an existing folder.
         log: takes lines for people.
         started: when this process began with it, by ``time.perf_counter``.
@@ -66,6 +67,8 @@ def train(request: dict[str, Any], output: Path, log: Log, started: float) -> No
     clock.lap("read")
     log(f"training on {len(training.target)} rows, {len(holdout.target)} are held out")
     estimator = fit(source, training, dict(spec["parameters"]))
+    if request.get("follows"):
+        return
     clock.lap("fit")
     labels = labels_of(task, training, holdout, estimator)
     with own_errors(root, "predicting with the estimator of train.py"):

@@ -21,7 +21,7 @@ from typing import Any
 
 from mlops_assets.files import read_json, to_json, write_atomic
 from mlops_assets.training import guard
-from mlops_assets.training.errors import Kind, TrainingProblem
+from mlops_assets.training.errors import TrainingProblem, fail
 
 Log = Callable[[str], None]
 #: A comparison has no model.yaml to say how long it may take.
@@ -44,14 +44,14 @@ def main(path: str) -> int:
     with _logged() as log:
         try:
             with guard.time_limit(
-                seconds, output, lambda stack: _fail(output, "timeout", message, stack)
+                seconds, output, lambda stack: fail(output, "timeout", message, stack)
             ):
                 _do(request, output, log)
         except TrainingProblem as problem:
-            _fail(output, problem.kind, str(problem), problem.frames)
+            fail(output, problem.kind, str(problem), problem.frames)
             return 1
         except Exception as error:
-            _fail(output, "internal", f"{type(error).__name__}: {error}", traceback.format_exc())
+            fail(output, "internal", f"{type(error).__name__}: {error}", traceback.format_exc())
             return 1
     return 0
 
@@ -67,14 +67,6 @@ def _do(request: dict[str, Any], output: Path, log: Log) -> None:
         from mlops_assets.training import job
 
         job.train(request, output, log, started)
-
-
-def _fail(output: Path, kind: Kind, message: str, frames: str) -> None:
-    content = {"kind": kind, "message": message, "traceback": frames}
-    try:
-        write_atomic(output / "error.json", to_json(content))
-    except OSError as error:  # a full disk: let the log say what went wrong
-        print(f"{message}\n{frames}\n{error}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ and how to mend it; its text has no secret.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -15,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import UserError
-from resources.azure.retries import storage_retries
+from resources.azure.retries import RETRIES, storage_retries
 from resources.azure.settings import AzureSettings
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 class AzureError(UserError):
     """Azure did not do what was asked; the message has its own words, and the mend."""
+
+    def __init__(self, said: str, mend: str | None = None, status: int | None = None) -> None:
+        super().__init__(f"{said}; {mend}" if mend else said)
+        self.said, self.mend, self.status = said, mend, status
+        self.transient = status is not None and (status in (408, 429) or status >= 500)
 
 
 #: What people do about an answer that they see often.
@@ -92,6 +98,7 @@ class AzureClients:
         """Azure ML: the workspace."""
         from azure.ai.ml import MLClient
 
+        _quiet()
         settings = self.settings
         return MLClient(
             self.credential,
@@ -99,6 +106,7 @@ class AzureClients:
             settings.resource_group,
             settings.workspace,
             enable_telemetry=False,
+            retry_total=RETRIES,
             show_progress=False,
         )
 
@@ -109,6 +117,7 @@ class AzureClients:
 
         if self.settings.registry is None:
             return self.workspace
+        _quiet()
         return MLClient(
             self.credential,
             registry_name=self.settings.registry,
@@ -124,8 +133,16 @@ class AzureClients:
         return ContainerInstanceManagementClient(self.credential, self.settings.subscription_id)
 
 
-#: Signatures of addresses, and what follows the name of a secret.
-_SECRETS = re.compile(r"(?i)(sig=|AccountKey=|Bearer\s+|client_secret=)[^&\s\"';]+")
+def _quiet() -> None:
+    """Leave out what azure-ai-ml says of each of its own classes, at each start."""
+    logging.getLogger("azure.ai.ml._utils._experimental").setLevel(logging.ERROR)
+
+
+#: Signatures of addresses, what follows the name of a secret, and tokens.
+_SECRETS = re.compile(
+    r"(?i)(\bsig=|Bearer\s+|(?:key|secret|password|token)[\"']?\s*[=:]\s*[\"']?)[^&\s\"',;]{6,}"
+    r"|()\beyJ[\w-]{10,}\.[\w.-]+"
+)
 
 
 def without_secrets(text: str) -> str:
@@ -152,11 +169,12 @@ def azure_errors(what: str, denied: str | None = None) -> Generator[None]:
     try:
         yield
     except ClientAuthenticationError as error:
-        raise AzureError(f"{what}: {_said(error)}; {denied or _MENDS[401]}") from None
+        mend = denied or _MENDS[401]
+        raise AzureError(f"{what}: {_said(error)}", mend, error.status_code) from None
     except HttpResponseError as error:
         mend = denied if denied and error.status_code in (401, 403) else None
         mend = mend or _MENDS.get(error.status_code or 0)
-        raise AzureError(f"{what}: {_said(error)}" + (f"; {mend}" if mend else "")) from None
+        raise AzureError(f"{what}: {_said(error)}", mend, error.status_code) from None
     except _raised_by(ClientError) as error:
         raise AzureError(f"{what}: {_said(error)}") from None
 

@@ -65,6 +65,15 @@ class TrainingSettings(Strict):
         default="mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest",
         description="Base image; the packages of requirements.lock are installed on it.",
     )
+    identity: Literal["managed", "user"] | None = Field(
+        default=None,
+        description="Whose rights a job has in the storage account: those of a managed identity, "
+        "or those of whoever starts it. Without it: managed on a cluster or with client_id.",
+    )
+    client_id: str | None = Field(
+        default=None,
+        description="Of the managed identity; a cluster that has only one needs no client_id.",
+    )
     queue_seconds: float = Field(
         default=1800,
         gt=0,
@@ -91,7 +100,7 @@ class AzureSettings(Strict):
     def missing(self, variables: Mapping[str, str] | None = None) -> list[str]:
         """Names of the environment variables that the file names and that are not set."""
         variables = os.environ if variables is None else variables
-        named = {name for text in _texts(self.model_dump()) for name in _VARIABLE.findall(text)}
+        named = variables_of(self.model_dump())
         named |= {n for n in (self.storage.account_key, self.storage.sas) if n}
         return sorted(name for name in named if not variables.get(name))
 
@@ -104,12 +113,12 @@ class AzureSettings(Strict):
                 f"environments/azure/{FILE}",
                 [f"environment variable {name} is not set" for name in missing],
             )
-        return type(self).model_validate(_replaced(self.model_dump(by_alias=True), variables))
+        return type(self).model_validate(filled(self.model_dump(by_alias=True), variables))
 
 
 def filled_in(text: str) -> str:
     """A text of the file with its variables' values."""
-    return _replaced(text, os.environ)
+    return filled(text, os.environ)
 
 
 def read_settings(path: Path) -> AzureSettings:
@@ -122,22 +131,21 @@ def read_settings(path: Path) -> AzureSettings:
         raise SpecError(path, describe_errors(error, AzureSettings)) from None
 
 
-def _texts(value: Any) -> list[str]:
+def variables_of(value: Any) -> set[str]:
+    """Names of the environment variables that stand somewhere in a document as ``${NAME}``."""
     if isinstance(value, str):
-        return [value]
+        return set(_VARIABLE.findall(value))
     children = value.values() if isinstance(value, dict) else value
-    return (
-        [text for child in children for text in _texts(child)]
-        if isinstance(value, (dict, list))
-        else []
-    )
+    found = children if isinstance(value, (dict, list)) else ()
+    return {name for child in found for name in variables_of(child)}
 
 
-def _replaced(value: Any, variables: Mapping[str, str]) -> Any:
+def filled(value: Any, variables: Mapping[str, str]) -> Any:
+    """The same document with the values of its environment variables; all of them are set."""
     if isinstance(value, str):
         return _VARIABLE.sub(lambda match: variables[match[1]], value)
     if isinstance(value, dict):
-        return {name: _replaced(child, variables) for name, child in value.items()}
+        return {name: filled(child, variables) for name, child in value.items()}
     if isinstance(value, list):
-        return [_replaced(child, variables) for child in value]
+        return [filled(child, variables) for child in value]
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +106,24 @@ class Counts:
         )
 
 
+def summed(counts: Iterable[Counts]) -> Counts:
+    """What several have counted together."""
+    total = Counts()
+    for one in counts:
+        total = Counts(
+            total.answered + one.answered,
+            total.refused + one.refused,
+            total.failed + one.failed,
+            _sum(total.seconds, one.seconds),
+            _sum(total.predictions, one.predictions),
+        )
+    return total
+
+
+def _sum(first: Mapping[Any, int], second: Mapping[Any, int]) -> dict[Any, int]:
+    return {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}}
+
+
 def _since(now: Mapping[Any, int], earlier: Mapping[Any, int]) -> dict[Any, int]:
     # Several workers may say so a moment apart: a sum that one tells is not yet all of the next.
     return {name: max(0, count - earlier.get(name, 0)) for name, count in now.items()}
@@ -185,6 +203,19 @@ class Target(Protocol):
     def observe(self) -> dict[str, Observation]:
         """What each deployment has done so far, by name; raises EndpointError."""
         ...
+
+
+def split_traffic(shares: dict[str, int], chosen: str, percent: int) -> dict[str, int]:
+    """Percentages when ``chosen`` gets ``percent``: the others share the rest as they did before.
+
+    Where none of the others had any, nobody gets the rest.
+    """
+    others = {name: share for name, share in shares.items() if name != chosen}
+    before, rest = sum(others.values()), 100 - percent
+    result = {name: share * rest // before if before else 0 for name, share in others.items()}
+    if before:  # what rounding left goes to the greatest
+        result[max(others, key=lambda name: others[name])] += rest - sum(result.values())
+    return {name: percent if name == chosen else result[name] for name in shares}
 
 
 S = TypeVar("S")

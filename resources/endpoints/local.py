@@ -11,7 +11,6 @@ import shlex
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import filelock
@@ -31,6 +30,7 @@ from resources.endpoints.base import (
     Target,
     VersionRef,
 )
+from resources.endpoints.entries import deployments, most_traffic, promoted, staged, without
 from resources.endpoints.lock import held
 from resources.endpoints.observation import observations
 from resources.endpoints.process import ServerProcess, read_key
@@ -101,9 +101,7 @@ class LocalEndpoints(Endpoints[Settings]):
 
     def serving(self, model: str, environment: str) -> Deployment | None:
         """The deployment with the most traffic; see the base class."""
-        deployments = LocalTarget(self._server(model, environment)).live().values()
-        live = [deployment for deployment in deployments if deployment.traffic > 0]
-        return max(live, key=lambda deployment: deployment.traffic, default=None)
+        return most_traffic(LocalTarget(self._server(model, environment)).live())
 
     def ask(self, model: str, environment: str, request: Request) -> Answer:
         """Ask whatever serves; see the base class."""
@@ -167,27 +165,19 @@ class LocalTarget:
 
     def live(self) -> dict[str, Deployment]:
         """All deployments by name, the oldest first."""
-        return {
-            name: Deployment(name, entry.version, entry.digest, entry.traffic)
-            for name, entry in self._read().deployments.items()
-        }
+        return deployments(self._read().deployments)
 
     def stage(self, version: VersionRef, mirror: int = 0) -> Deployment:
         """Load a version beside the others; see the protocol."""
-        entries = self._read().deployments
-        name = _name(version, entries)
-        new = Entry(str(version.bundle), version.digest, version.version, signed=version.signed)
-        entries = {
-            **entries,
-            name: replace(entries.get(name, new), mirror=mirror, signed=version.signed),
-        }
+        before, bundle = self._read().deployments, str(version.bundle)
+        name, entries = staged(before, version, bundle, version.signed, mirror)
         try:
             errors = self._write(entries)
             if name in errors:
                 raise EndpointError(errors[name])
         except EndpointError as error:
             if not entries[name].traffic:  # one that serves in some worker stays
-                self._file.write(self._read().next(_without(entries, name)))
+                self._file.write(self._read().next(without(entries, name)))
             raise EndpointError(
                 f"{self._server.name}: version {version.version} cannot be loaded: {error}"
             ) from None
@@ -204,21 +194,14 @@ class LocalTarget:
 
     def promote(self, deployment: str, percent: int, sticky_header: str | None = None) -> None:
         """Give a deployment a share of the traffic; see the protocol."""
-        entries = self._read().deployments
-        if deployment not in entries:
-            raise EndpointError(f"{self._server.name}: no deployment '{deployment}'")
-        if not 0 <= percent <= 100:
-            raise EndpointError(f"traffic is 0 to 100 percent, not {percent}")
-        shares = split_traffic({n: e.traffic for n, e in entries.items()}, deployment, percent)
-        # Who has traffic is not asked twice.
-        entries = {n: replace(e, traffic=shares[n], mirror=0) for n, e in entries.items()}
-        self._write(entries, sticky_header)
+        before = self._read().deployments
+        self._write(promoted(before, deployment, percent, self._server.name), sticky_header)
 
     def discard(self, deployment: str) -> None:
         """Remove a deployment; see the protocol."""
         entries = self._read().deployments
         if deployment in entries:
-            self._write(_without(entries, deployment))
+            self._write(without(entries, deployment))
 
     def observe(self) -> dict[str, Observation]:
         """What each deployment has done so far; see the protocol."""
@@ -260,29 +243,3 @@ class LocalTarget:
 def url_of(port: int) -> str:
     """The scoring URL of a local port."""
     return f"http://{HOST}:{port}/score"
-
-
-def split_traffic(shares: dict[str, int], chosen: str, percent: int) -> dict[str, int]:
-    """Percentages when ``chosen`` gets ``percent``: the others share the rest as they did before.
-
-    Where none of the others had any, nobody gets the rest.
-    """
-    others = {name: share for name, share in shares.items() if name != chosen}
-    before, rest = sum(others.values()), 100 - percent
-    result = {name: share * rest // before if before else 0 for name, share in others.items()}
-    if before:  # what rounding left goes to the greatest
-        result[max(others, key=lambda name: others[name])] += rest - sum(result.values())
-    return {name: percent if name == chosen else result[name] for name in shares}
-
-
-def _without(entries: dict[str, Entry], name: str) -> dict[str, Entry]:
-    return {n: entry for n, entry in entries.items() if n != name}
-
-
-def _name(version: VersionRef, entries: dict[str, Entry]) -> str:
-    name = f"v{version.version}"
-    taken = entries.get(name)
-    # A registry that was removed and made anew counts from 1 again, while the old one serves.
-    return (
-        name if taken is None or taken.digest == version.digest else f"{name}-{version.digest[:8]}"
-    )

@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import closing
 
-from tests.azure.server import GROUP, LOCATION, REGISTRY, WORKSPACE, AzureServer
+from tests.azure.server import REGISTRY, AzureServer
 
 
 def main() -> int:
@@ -21,9 +21,7 @@ def main() -> int:
     with closing(AzureServer()) as server:
         for name, value in server.environment().items():
             print(f"export {name}={shlex.quote(value)}")
-        print(f"export AZURE_SUBSCRIPTION_ID={server.subscription}")
-        print(f"# resource group {GROUP}, workspace {WORKSPACE}, registry {REGISTRY}, {LOCATION}")
-        print(f"# storage account {server.blob.account}; faults: POST {server.proxy.url}/faults")
+        print(f"# registry {REGISTRY}; faults: POST {server.proxy.url}/faults")
         sys.stdout.flush()
         try:
             signal.pause()

@@ -21,6 +21,8 @@ class Request:
     headers: Mapping[str, str]
     body: bytes = b""
     scheme: str = "https"
+    #: Which container asks; empty for everybody else.
+    client: str = ""
 
     @cached_property
     def path(self) -> str:

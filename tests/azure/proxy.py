@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import socket
 import sys
@@ -18,6 +19,8 @@ from tests.azure.messages import Request, Response
 from tests.azure.record import Record
 
 _NO_BODY = {204, 304}
+#: All others in Azure are asked over TLS alone.
+_PLAIN = ("azurecontainer.io", "169.254.169.254")
 
 
 class Host(Protocol):
@@ -88,7 +91,11 @@ class Proxy:
         fault = self._faults.of_request(request)
         if fault and fault.seconds:
             time.sleep(fault.seconds)
+        if fault and fault.then and fault.drop != "answer":
+            fault.then()
         response = self._carry_out(host, request, fault)
+        if fault and fault.then and fault.drop == "answer":
+            fault.then()
         if fault and fault.drop:
             response = None
         self._record.add(request, response, fault=fault is not None)
@@ -138,6 +145,8 @@ class _Connection(BaseHTTPRequestHandler):
     server: _Server
     #: Whom the client has connected to through the proxy.
     tunnel: str | None = None
+    #: Who that is, as it says to the proxy.
+    client: str = ""
 
     def setup(self) -> None:
         super().setup()
@@ -163,6 +172,7 @@ class _Connection(BaseHTTPRequestHandler):
         self.rfile = self.connection.makefile("rb", -1)
         self.wfile = self.connection.makefile("wb", 0)
         self.tunnel = name.lower()
+        self.client = _client(self.headers.get("Proxy-Authorization"))
         self.close_connection = False
 
     def _answer(self) -> None:
@@ -172,8 +182,8 @@ class _Connection(BaseHTTPRequestHandler):
             self._send(proxy.own.answer(request))
             return
         host = proxy.host(request.host)
-        # Only container groups are asked over plain HTTP; nobody else in Azure answers there.
-        if host is None or (request.scheme == "http" and "azurecontainer.io" not in request.host):
+        plain = request.host.partition(":")[0].endswith(_PLAIN)
+        if host is None or (request.scheme == "http" and not plain):
             proxy.refuse(request.url)
             self._send(Response.of(403, {"error": f"{request.host} is not reached from here"}))
             return
@@ -188,14 +198,15 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _request(self) -> Request:
         headers = {name.lower(): value for name, value in self.headers.items()}
+        client = _client(headers.pop("proxy-authorization", None)) or self.client
         body = self._body()
         if self.tunnel:
-            return Request(self.command, self.tunnel, self.path, headers, body)
+            return Request(self.command, self.tunnel, self.path, headers, body, client=client)
         if not self.path.startswith("http://"):
             return Request(self.command, "", self.path, headers, body, "http")
         parts = urlsplit(self.path)
         target = self.path[len(f"http://{parts.netloc}") :] or "/"
-        return Request(self.command, parts.netloc.lower(), target, headers, body, "http")
+        return Request(self.command, parts.netloc.lower(), target, headers, body, "http", client)
 
     def _body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", "").lower():
@@ -228,3 +239,10 @@ class _Connection(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing: the record has it all."""
+
+
+def _client(authorization: str | None) -> str:
+    """Who asks, as a container's address of the proxy has it."""
+    if not authorization:
+        return ""
+    return base64.b64decode(authorization.partition(" ")[2]).decode().partition(":")[0]

@@ -99,9 +99,20 @@ class ScoringContainer:
 class LocalCluster:
     """Runs containers as processes of this machine."""
 
-    def __init__(self, folder: Path, network: Callable[[], Mapping[str, str]]) -> None:
-        """Keep their folders below ``folder``; ``network``: how they find Azure."""
-        self._folder, self.network, self._count = folder, network, 0
+    def __init__(
+        self,
+        folder: Path,
+        network: Callable[[], Mapping[str, str]],
+        inside: Callable[[str], Mapping[str, str]],
+    ) -> None:
+        """Keep their folders below ``folder``.
+
+        Args:
+            folder: for all of them.
+            network: the variables by which anybody finds Azure.
+            inside: the same for a container, by its name.
+        """
+        self._folder, self.network, self._inside, self._count = folder, network, inside, 0
         self._lock = threading.Lock()
 
     def launch(self, name: str, environment: Mapping[str, str]) -> ScoringContainer:
@@ -109,7 +120,7 @@ class LocalCluster:
         with self._lock:
             self._count += 1
             folder = self._folder / f"{name}-{self._count}"
-        return ScoringContainer(folder, {**self.network(), **environment})
+        return ScoringContainer(folder, {**self._inside(name), **environment})
 
     def start(
         self, name: str, environment: Mapping[str, str], model: Path | None

@@ -14,6 +14,8 @@ from tests.azure.authority import Authority
 from tests.azure.blob import SUFFIX, Blob
 from tests.azure.control import Control
 from tests.azure.faults import Faults
+from tests.azure.identity import HOST as IDENTITY_HOST
+from tests.azure.identity import Identity
 from tests.azure.login import HOST, Login
 from tests.azure.proxy import Host, Proxy
 from tests.azure.record import Record
@@ -37,7 +39,7 @@ class AzureServer:
         self.faults, self.record = Faults(), Record()
         self.login = Login(str(uuid.uuid4()), str(uuid.uuid4()))
         self._validator: Validator | None = None
-        cluster = LocalCluster(self.folder / "containers", self._network)
+        cluster = LocalCluster(self.folder / "containers", self._network, self._inside)
         self.cloud = Cloud(
             self.login, self.blob, self.faults, cluster, self.subscription, GROUP, LOCATION,
             self.folder, self.record.broken,
@@ -45,6 +47,7 @@ class AzureServer:
         hosts: dict[str, Host] = {
             "management.azure.com": ResourceManager(self.cloud),
             HOST: self.login,
+            IDENTITY_HOST: Identity(self.cloud),
             SUFFIX: self.blob,
             ".inference.ml.azure.com": OnlineEndpoints(self.cloud),
             ".api.azureml.ms": Api(self.cloud),
@@ -67,6 +70,12 @@ class AzureServer:
             "AZURE_TENANT_ID": self.login.tenant,
             "AZURE_CLIENT_ID": self.login.client_id,
             "AZURE_CLIENT_SECRET": self.login.secret,
+            "AZURE_SUBSCRIPTION_ID": self.subscription,
+            "AZURE_RESOURCE_GROUP": GROUP,
+            "AZURE_WORKSPACE": WORKSPACE,
+            "AZURE_LOCATION": LOCATION,
+            "AZURE_STORAGE_ACCOUNT": ACCOUNT,
+            "AZURE_KUBERNETES_CLUSTER": "test-cluster",
         }
 
     def trust_in_this_process(self) -> None:
@@ -109,8 +118,13 @@ class AzureServer:
             workspaces.make(self.cloud, WORKSPACE)
             registries.make(self.cloud, REGISTRY)
 
+    def _inside(self, name: str) -> dict[str, str]:
+        """The same for a container: the proxy knows it by the name of its group."""
+        own = self.proxy.url.replace("://", f"://{name}:container@")
+        return {**self._network(), "HTTPS_PROXY": own, "HTTP_PROXY": own}
+
     def _network(self) -> dict[str, str]:
-        """What everybody needs who is to find Azure here: also the containers."""
+        """What everybody needs who is to find Azure here."""
         bundle = str(self.authority.bundle)
         return {
             "HTTPS_PROXY": self.proxy.url,

@@ -33,7 +33,7 @@ def _program(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, 
     for line in process.stdout:
         name, _, value = line.strip().removeprefix("export ").partition("=")
         found[name] = value
-        if line.startswith("# storage account"):
+        if line.startswith("# registry"):
             break
     try:
         yield process, found

@@ -65,6 +65,12 @@ REQUESTS = (
         r"\.mode$",
         "azure-ai-ml writes the mode of a template's deployment in small letters",
     ),
+    Deviation(
+        "Registries_CreateOrUpdate",
+        "OBJECT_ADDITIONAL_PROPERTIES",
+        r"\.managedResourceGroupTags$",
+        "azure-ai-ml sends the tags of a registry's own resource group",
+    ),
 )
 #: What Azure itself answers, against its own specification; each is in a recording.
 RESPONSES = (

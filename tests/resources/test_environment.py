@@ -135,3 +135,35 @@ def test_the_key_that_signs_what_serves(tmp_path: Path) -> None:
             public_key(asks, variables)
     with pytest.raises(ValidationError, match=r"signing\.public_key"):
         Environment.model_validate(local("staging", signing={"public_key": PEM}))
+
+
+def test_an_environment_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path, staging=local("staging"))
+    folder = tmp_path / "environments" / "local" / "production"
+    folder.mkdir()
+    file = folder / "environment.json"
+    file.write_text(json.dumps(local("production", promotes_from="staging")))
+    (folder / "deployment.json").write_text("{}")  # another tool's
+    profile = load_profile({}, tmp_path)
+    assert [e.name for e in profile.environments] == ["staging", "production"]
+    assert profile.file_of("production") == file
+    assert profile.documents_of("production") == folder
+
+
+def test_a_folder_of_another_name_and_one_beside_its_file(tmp_path: Path) -> None:
+    write(tmp_path, staging=local("staging"))
+    for folder, name in (("staging", "staging"), ("live", "production")):
+        path = tmp_path / "environments" / "local" / folder / "environment.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps(local(name)))
+    with pytest.raises(SpecError) as caught:
+        load_profile({}, tmp_path)
+    assert len(caught.value.problems) == 2
+    assert "must be the folder's: 'live'" in str(caught.value)
+    assert "there is staging.json too" in str(caught.value)
+
+
+def test_a_target_on_azure_needs_the_profiles_file(tmp_path: Path) -> None:
+    write(tmp_path, staging={"name": "staging", "target": "aks"})
+    with pytest.raises(SpecError, match=r"target: 'aks' needs local/profile.json"):
+        load_profile({}, tmp_path)

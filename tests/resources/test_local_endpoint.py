@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from resources.endpoints.base import Deployment, EndpointError, Request
-from resources.endpoints.local import LocalEndpoints, LocalSettings, split_traffic
+from resources.endpoints.base import Deployment, EndpointError, Request, split_traffic
+from resources.endpoints.local import LocalEndpoints, LocalSettings
 from resources.endpoints.process import read_key
 from tests.bundles import broken, classifier, regression
 from tests.local_servers import (

@@ -6,15 +6,21 @@ import os
 import re
 import sys
 import threading
+import time
 import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+from isodate import parse_duration
 
 import mlops_assets
 from tests.azure.arm.base import Cloud, Resource, now
 from tests.azure.arm.deployments import download, place
 from tests.azure.arm.operations import OperationError
 from tests.azure.faults import OperationFault
+from tests.azure.job_identity import JobIdentity
 from tests.azure.leash import Leashed
 
 ENDED = {"Completed", "Failed", "Canceled"}
@@ -35,7 +41,7 @@ class JobRun:
         self._fault = fault
         self._folder = cloud.folder / "jobs" / resource.name
         self._canceled = threading.Event()
-        self._process: Leashed | None = None
+        self._processes: list[Leashed] = []
         self.status = "Starting"
         self.error: dict[str, Any] | None = None
         self.started, self.ended = "", ""
@@ -58,8 +64,8 @@ class JobRun:
     def cancel(self) -> None:
         """End it, wherever it is."""
         self._canceled.set()
-        if self._process:
-            self._process.end()
+        for process in self._processes:
+            process.end()
 
     end = cancel
 
@@ -84,13 +90,30 @@ class JobRun:
             self._end("Canceled")
             return
         self.status, self.started = "Running", now()
-        self._process = Leashed(
-            ["bash", "-c", command], self._variables(properties), self._folder / "log", code
-        )
-        while self._process.ended is None:
+        kind = (properties["identity"] or {}).get("identityType")
+        lender = JobIdentity(self._cloud.login, on_behalf=kind == "UserIdentity")
+        with closing(lender) as identity:
+            for rank in ranks(properties):
+                variables = self._variables(properties, identity.variables | rank)
+                self._processes.append(
+                    Leashed(["bash", "-c", command], variables, self._folder / "log", code)
+                )
+            self._finish(self._wait((properties["limits"] or {}).get("timeout")))
+
+    def _wait(self, limit: str | None) -> int:
+        """The exit code; of several processes one that is not 0."""
+        end = time.monotonic() + (parse_duration(limit).total_seconds() if limit else float("inf"))
+        while True:
+            codes = [process.ended for process in self._processes]
             self._upload_log()
+            failed = [code for code in codes if code]
+            if failed or None not in codes:
+                for process in self._processes:
+                    process.end()
+                return failed[0] if failed else 0
+            if time.monotonic() > end:
+                self.cancel()
             self._canceled.wait(UPLOAD_SECONDS)
-        self._finish(self._process.ended)
 
     def _finish(self, exit_code: int) -> None:
         self._upload_log()
@@ -127,7 +150,7 @@ class JobRun:
             properties["command"],
         )
 
-    def _variables(self, properties: dict[str, Any]) -> dict[str, str]:
+    def _variables(self, properties: dict[str, Any], lent: Mapping[str, str]) -> dict[str, str]:
         binaries = str(Path(sys.executable).parent)
         return {
             "PATH": f"{binaries}:{os.environ['PATH']}",
@@ -135,6 +158,7 @@ class JobRun:
             "HOME": str(self._folder),
             **self._cloud.cluster.network(),
             "AZUREML_RUN_ID": self._resource.name,
+            **lent,
             **properties["environmentVariables"],
         }
 
@@ -156,3 +180,23 @@ class JobRun:
                         client.upload_blob(
                             f"{path}/{file.relative_to(folder)}", source, overwrite=True
                         )
+
+
+def ranks(properties: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """The variables of each process of a job, as its kind of distribution has them."""
+    distribution, nodes = properties["distribution"] or {}, properties["resources"]["instanceCount"]
+    each = distribution.get("processCountPerInstance") or 1
+    for rank in range(nodes * each):
+        node, local, total = str(rank // each), str(rank % each), str(nodes * each)
+        if distribution.get("distributionType") == "PyTorch":
+            yield {
+                "RANK": str(rank), "LOCAL_RANK": local, "WORLD_SIZE": total, "NODE_RANK": node,
+                "MASTER_ADDR": "127.0.0.1",
+            }  # fmt: skip
+        elif distribution.get("distributionType") == "Mpi":
+            yield {
+                "OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_LOCAL_RANK": local,
+                "OMPI_COMM_WORLD_SIZE": total,
+            }  # fmt: skip
+        else:
+            yield {"NODE_RANK": node} if nodes > 1 else {}

@@ -73,6 +73,25 @@ def get(call: Call) -> Response:
     return Response.of(200, {**names, **found.body, "systemData": system_data(found)})
 
 
+@routes.on("PUT", REGISTRY)
+def create(call: Call) -> Response:
+    """Make a registry or change it, which takes its time."""
+    cloud, asked = call.cloud, call.json()
+    before = cloud.find(call.id)
+    found = before or make(cloud, call.names["registry"])
+    found.body["tags"] = asked.get("tags") or {}
+    given = asked["properties"]
+    found.properties["publicNetworkAccess"] = given.get("publicNetworkAccess") or "Enabled"
+    found.properties["regionDetails"] = [
+        {"location": region["location"], "acrDetails": [], "storageAccountDetails": []}
+        for region in given.get("regionDetails") or []
+    ]
+    operation = operations.begin(call, "mfeOperationsStatus", "reg:", lambda: None)
+    names: dict[str, Any] = {"id": found.id, "name": found.name, "type": found.type}
+    body = {**names, **found.body, "systemData": system_data(found)}
+    return Response.of(200 if before else 201, body, operations.headers(call, operation))
+
+
 @routes.on("GET", _CONTAINERS)
 def containers(call: Call) -> Response:
     """All containers of a kind."""

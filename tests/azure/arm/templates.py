@@ -59,8 +59,7 @@ def put(call: Call) -> Response:
                 given = {key: _value(asked, key) for key in ("friendlyName", "description")}
                 made = workspaces.make(cloud, workspace, {k: v for k, v in given.items() if v})
                 made.body["tags"] = _value(asked, "tagValues") or {}
-                if _value(asked, "containerRegistryOption") == "none":
-                    made.properties.pop("containerRegistry", None)
+                _registry(call, asked, made)
                 properties["outputResources"] = [{"id": made.id}]
             properties["provisioningState"] = "Succeeded"
 
@@ -72,6 +71,21 @@ def put(call: Call) -> Response:
     address = f"{SERVER}{call.request.path}/operationStatuses/{operation.id}"
     headers = {"Azure-AsyncOperation": f"{address}?api-version={call.version}", **operations.SOON}
     return Response.of(201 if new else 200, _answer(resource), headers)
+
+
+def _registry(call: Call, asked: dict[str, Any], made: Resource) -> None:
+    """The container registry of a workspace: none, or the one that the template names."""
+    option = _value(asked, "containerRegistryOption")
+    if option == "none":
+        made.properties.pop("containerRegistry", None)
+    elif option == "existing":
+        group, name = (
+            _value(asked, f"containerRegistry{part}") for part in ("ResourceGroupName", "Name")
+        )
+        made.properties["containerRegistry"] = (
+            f"/subscriptions/{call.cloud.subscription}/resourceGroups/{group}/providers/"
+            f"Microsoft.ContainerRegistry/registries/{name}"
+        )
 
 
 @routes.on("GET", DEPLOYMENT)
