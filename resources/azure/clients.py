@@ -62,7 +62,7 @@ class AzureClients:
         return DefaultAzureCredential()
 
     @cached_property
-    def blob_service(self) -> BlobServiceClient:
+    def storage(self) -> BlobServiceClient:
         """The storage account, as whoever wants other containers or the account itself asks it."""
         from azure.storage.blob import BlobServiceClient
 
@@ -77,7 +77,7 @@ class AzureClients:
         from azure.core.exceptions import ResourceExistsError
 
         storage = self.settings.storage
-        client = self.blob_service.get_container_client(storage.container)
+        client = self.storage.get_container_client(storage.container)
         with self.storage_errors(
             f"storage account {storage.account}, container {storage.container}"
         ):

@@ -58,7 +58,7 @@ class BlobStorage(OnAzure, Storage):
         url = f"{self._clients.settings.storage.url}/{container}/{prefix}"
         try:
             with self._clients.storage_errors(f"listing of {url}"):
-                blobs = self._clients.blob_service.get_container_client(container)
+                blobs = self._clients.storage.get_container_client(container)
                 try:
                     return list(blobs.list_blobs(name_starts_with=prefix, include=["metadata"]))
                 except ResourceNotFoundError:  # no such container
