@@ -248,9 +248,9 @@ def sign(model: str, version: int, key: Path) -> None:
 )
 def rotate_keys(model: str, environment: str, key: "Role") -> None:
     """Make one of an endpoint's two keys anew; the other one stays valid, nothing restarts."""
-    from mlops_assets.wiring import build_resources
+    from resources.serving import Serving
 
-    where = build_resources(load_profile())["serving"].rotate_key(model, environment, key)
+    where = Serving(load_profile()).rotate_key(model, environment, key)
     other = "secondary" if key == "primary" else "primary"
     click.echo(f"{model}/{environment}: the new {key} key is {where}; the {other} one is as it was")
 

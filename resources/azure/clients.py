@@ -63,7 +63,7 @@ class AzureClients:
 
     @cached_property
     def storage(self) -> BlobServiceClient:
-        """Blob storage: the account."""
+        """The storage account, as whoever wants other containers or the account itself asks it."""
         from azure.storage.blob import BlobServiceClient
 
         storage = self.settings.storage

@@ -89,7 +89,7 @@ def test_folders_of_a_hierarchical_namespace_are_no_files(
     assert names(storage, "rent") == ["a.csv"]
 
 
-def test_thousands_of_blobs_are_one_listing_in_pages(
+def test_all_models_below_a_root_are_one_listing(
     azure: AzureServer, storage: BlobStorage, make: Make, root: UPath
 ) -> None:
     put(root / "one" / "a.csv")
