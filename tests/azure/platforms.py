@@ -57,7 +57,6 @@ class TrainedHere(OnAzure, LocalTraining):
     """Training in a process of this machine, in a profile whose storage is Azure's."""
 
     root: str
-    artifacts: dg.ResourceDependency[Any]
 
 
 def train_here(monkeypatch: pytest.MonkeyPatch) -> None:
