@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.files import digest_file, digest_json, files_below
 from mlops_assets.training.remote import FILES
 from mlops_assets.training.runner import COMPARE_SECONDS
+from resources.azure.artifacts import BlobArtifacts
 from resources.azure.blobs import side_by_side
 from resources.azure.clients import AzureError, without_secrets
 from resources.azure.leases import held
@@ -182,20 +183,22 @@ class _Job:
     def _inputs(self) -> tuple[dict[str, tuple[str, str]], dict[str, str]]:
         """Addresses of what the job reads, put there first; digests of the files among them."""
         snapshot = Path(self._request["snapshot"])
-        inputs = {"snapshot": ("uri_file", self._blobs.place(self._snapshot(snapshot)))}
+        digest = digest_file(snapshot)
+        address = self._blobs.place(self._snapshot(snapshot, digest))
+        inputs = {"snapshot": ("uri_file", address)}
         for name in ("champion", "candidate"):
             if self._request.get(name):
                 bundle, folder = Path(self._request[name]["bundle"]), f"{self._folder}/{name}"
                 self._upload(bundle, folder)
                 inputs[name] = ("uri_folder", self._blobs.place(folder))
-        return inputs, {"snapshot": digest_file(snapshot)}
+        return inputs, {"snapshot": digest}
 
-    def _snapshot(self, path: Path) -> str:
+    def _snapshot(self, path: Path, digest: str) -> str:
         """The blob of a snapshot: that of the artifact store, where it is there."""
-        kept = f"artifacts/snapshots/{path.parent.name}/{path.name}"
-        size = path.stat().st_size
-        if any(blob.name == kept and blob.size == size for blob in self._blobs.listed(kept)):
-            return kept
+        store = BlobArtifacts.of(self._clients, root=str(path.parents[2]))
+        index = store.index("snapshots", path.parent.name)
+        if index and index.files.get(path.name) == digest:
+            return f"{index.folder}/{path.name}"
         name = f"{self._folder}/{path.name}"
         self._blobs.upload(name, path)
         return name
