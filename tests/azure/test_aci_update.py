@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def test_the_candidate_is_nobodys_address(azure: AzureServer, deployed: Groups) 
     deployed.write(document(image=f"registry.example/scoring@{OTHER_DIGEST}"))
     with deployed.open():
         pass
-    (sent,) = azure.record.exchanges(f"PUT .*/{NAME}-candidate")
+    (sent,) = azure.record.exchanges(f"PUT .*/containerGroups/{NAME}-candidate")
     assert "ipAddress" not in sent.request_body["properties"]
     assert sent.request_body["tags"]["mlops_candidate"] == "true"
     assert deployed.endpoints.known() == [("tiny", "staging")]
@@ -143,8 +144,6 @@ def test_a_group_that_does_not_come_up_leaves_the_live_one(
     with users(deployed.key()) as told, pytest.raises(EndpointError) as caught:
         limited.deploy(regression(tmp_path, 2))
     text = " ".join(str(caught.value).split())
-    import re
-
     assert re.search(said, text), text
     assert deployed.key() not in text
     assert set(told.statuses) == {200}
