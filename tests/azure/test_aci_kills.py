@@ -46,7 +46,7 @@ class Killer:
             return True
         assert self._process.returncode == -9, said.decode()
         last = self._azure.record.exchanges(CHANGES)[before:][exchange]
-        self.killed.append(f"{moment} {last.method} {last.url.partition('.com/')[2][-60:]}")
+        self.killed.append(f"{moment} {last.method} {last.url.partition('?')[0][-60:]}")
         return False
 
     def _kill(self) -> None:
@@ -84,8 +84,9 @@ def test_a_killed_rollout_loses_nothing(
         if done:
             break
     print("\n".join(killer.killed))
-    assert len(killer.killed) >= 8
-    assert any(f"{NAME}" not in line and "generation.json" in line for line in killer.killed)
+    # The lock and who holds it, the archive, three generations, the lock again.
+    assert len(killer.killed) >= 7
+    assert sum("generation.json" in line for line in killer.killed) == 3
     assert groups.names() == [NAME]
 
 

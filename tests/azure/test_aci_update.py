@@ -191,7 +191,7 @@ def test_a_group_that_somebody_removed_is_made_anew(deployed: Groups) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        {"status": 429, "retry_after": 1}, {"status": 500}, {"status": 503}, {"drop": "request"},
+        {"status": 500}, {"status": 503, "retry_after": 1}, {"drop": "request"},
         {"drop": "answer"},
     ],
 )  # fmt: skip
@@ -201,5 +201,13 @@ def test_what_passes_is_tried_again(
 ) -> None:
     for method in ("PUT", "GET", "DELETE"):
         azure.faults.add(Fault(f"{method} https://[^/]*{where}", times=2, after=1, **fault))
+    groups.deploy(regression(tmp_path, 1))
+    assert groups.answering() == 1
+
+
+def test_a_throttled_manager_is_asked_again(
+    azure: AzureServer, groups: Groups, tmp_path: Path
+) -> None:
+    azure.faults.add(Fault("(PUT|GET) .*/containerGroups/", 429, retry_after=1, times=3, after=1))
     groups.deploy(regression(tmp_path, 1))
     assert groups.answering() == 1
