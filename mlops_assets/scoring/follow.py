@@ -83,6 +83,8 @@ class Follower:
         #: The number that the workers have been told; None before the first.
         self._told: int | None = None
         self._errors: dict[str, str] = {}
+        #: Digests whose files lie here; whoever loads one checks it once more.
+        self._checked: set[str] = set()
         #: Digests that every worker has loaded.
         self._good: set[str] = set()
         self._seen: set[int] = set()
@@ -176,11 +178,13 @@ class Follower:
     def _fetched(self, entry: Entry) -> Entry:
         """An entry whose files lie in this folder and are what its digest says."""
         folder = self._bundles / entry.digest
-        try:
-            check(find_bundle(folder), entry.digest)
-        except (IntegrityError, StartError):
-            remove_tree(folder)
-            self._fetch(entry, folder)
+        if entry.digest not in self._checked:
+            try:
+                check(find_bundle(folder), entry.digest)
+            except (IntegrityError, StartError):
+                remove_tree(folder)
+                self._fetch(entry, folder)
+            self._checked.add(entry.digest)
         signed = entry.signed
         if signed is not None:
             path = self._bundles / Path(signed.signature).name
@@ -270,6 +274,7 @@ class Follower:
         named |= {Path(found.signature).name for found in signed}
         for path in self._bundles.glob("*"):
             if path.name not in named:
+                self._checked.discard(path.name)
                 remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 

@@ -38,6 +38,7 @@ class Update:
         answers: Callable[[str], bool],
         seconds: float,
         log: Callable[[str], None],
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Nothing is asked yet.
 
@@ -47,9 +48,10 @@ class Update:
             answers: whether a server answers at a scoring URL.
             seconds: for all of it.
             log: told what happens.
+            check: raises where somebody else may hold the endpoint by now.
         """
         self._groups, self._blobs, self._answers = groups, blobs, answers
-        self._seconds, self._log = seconds, log
+        self._seconds, self._log, self._check = seconds, log, check
         self._deadline = time.monotonic() + seconds
 
     def ensure(self, wanted: Group) -> ContainerGroup:
@@ -140,6 +142,7 @@ class Update:
 
     def _start(self, group: Group) -> None:
         """Start a group and wait until its server serves the wanted state."""
+        self._check()
         instance = f"{group.name}-{group.spec[:8]}-{secrets.token_hex(4)}"
         began = self._groups.start(group.name, started(group, instance), self._deadline)
         self._wait(group.name, instance, began)
