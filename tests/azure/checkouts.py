@@ -14,6 +14,8 @@ ENVIRONMENTS = {
     "staging": {"target": "aci"},
     "production": {"target": "aks", "promotes_from": "staging"},
 }
+#: Those of the repository that come along.
+MODELS = ("diabetes",)
 
 
 class Checkout:
@@ -24,6 +26,9 @@ class Checkout:
         shutil.copytree(checkout() / "environments" / "azure", self.folder)
         for name, content in ENVIRONMENTS.items():
             self.write(f"{name}/environment.json", {"name": name, **content})
+        for model in MODELS:
+            folder = Path("mlops_assets/models") / model
+            shutil.copytree(checkout() / folder, root / folder)
 
     @property
     def profile(self) -> Profile:
