@@ -18,11 +18,14 @@ RUN case "$BASE" in *@sha256:*) ;; *) \
 ARG PICKLE=true
 # true adds what checks signatures: for MLOPS_PUBLIC_KEY.
 ARG SIGNING=false
+# true adds what follows a generation in blob storage: for MLOPS_GENERATION_URL.
+ARG AZURE=false
 COPY docker/ /locks/
 RUN python -m venv --without-pip /opt/mlops \
  && set -- -r /locks/serving.lock \
  && if [ "$PICKLE" = true ]; then set -- "$@" -r /locks/pickle.lock; fi \
  && if [ "$SIGNING" = true ]; then set -- "$@" -r /locks/signing.lock; fi \
+ && if [ "$AZURE" = true ]; then set -- "$@" -r /locks/azure.lock; fi \
  && python -m pip --python /opt/mlops/bin/python install --no-cache-dir --no-compile \
       --disable-pip-version-check --require-hashes --only-binary :all: "$@"
 COPY mlops_assets/__init__.py mlops_assets/files.py /opt/mlops/app/mlops_assets/

@@ -121,21 +121,22 @@ wrk: ## Install wrk for the serving benchmarks where it is missing (Debian, Ubun
 	echo "installing wrk with apt-get"; \
 	$$sudo apt-get -qq update && $$sudo apt-get -qq -y install --no-install-recommends wrk >/dev/null
 
-# PICKLE=false leaves out scikit-learn and pandas, SIGNING=true adds what checks signatures.
-image: ## Build the image that serves any version: BASE=NAME@sha256:... [IMAGE= PICKLE= SIGNING=].
+# PICKLE=false leaves out scikit-learn and pandas, SIGNING=true adds what checks signatures,
+# AZURE=true what follows a generation in blob storage.
+image: ## Build the image that serves any version: BASE=NAME@sha256:... [IMAGE= PICKLE= SIGNING= AZURE=].
 	@case "$(BASE)" in *@sha256:*) ;; *) \
 	  echo "BASE must name an image of Python with its digest: make image BASE=python:3.11-slim-bookworm@sha256:..." >&2; exit 1 ;; esac
 	@for builder in docker podman buildah; do $$builder info >/dev/null 2>&1 && break; builder=; done; \
 	test -n "$$builder" || { echo "neither docker, podman nor buildah works here: install one, or start its service" >&2; exit 1; }; \
 	test $$builder = docker || format="--format docker"; \
-	$$builder build $$format --build-arg BASE=$(BASE) $(foreach arg,PICKLE SIGNING,$(if $($(arg)),--build-arg $(arg)=$($(arg)))) --tag $(or $(IMAGE),mlops-serving) .
+	$$builder build $$format --build-arg BASE=$(BASE) $(foreach arg,PICKLE SIGNING AZURE,$(if $($(arg)),--build-arg $(arg)=$($(arg)))) --tag $(or $(IMAGE),mlops-serving) .
 
 schema: $(INSTALLED) ## Write the JSON Schema of environments, for editors.
 	@$(BIN)/python -m resources.environment
 
 # Universal, so that one lock holds on every platform; what an image takes is a part of the whole.
 COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url
-GROUPS := serving pickle signing
+GROUPS := serving pickle azure signing
 
 lock: ## Resolve the dependencies anew into requirements.lock and docker/*.lock.
 	@$(UV) $(COMPILE) --all-extras $(GROUPS:%=--group %) --upgrade pyproject.toml --output-file requirements.lock

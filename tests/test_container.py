@@ -12,7 +12,7 @@ import pytest
 from resources.environment import checkout
 from tests.dockerfile import ignored, read
 
-GROUPS = ("serving", "pickle", "signing")
+GROUPS = ("serving", "pickle", "azure", "signing")
 PIN = re.compile(r"^([a-z0-9-]+)==([^ ;\\]+)( ;[^\\]+)? \\$", re.MULTILINE)
 
 

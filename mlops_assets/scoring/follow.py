@@ -40,6 +40,8 @@ BUNDLES = "bundles"
 POLL_SECONDS, LONGEST_PAUSE = 1.0, 30.0
 #: Seconds between two looks at what the workers say.
 LOOK_SECONDS = 0.05
+#: How long an acknowledgement is believed to lie where it was written.
+SAID_SECONDS = 60.0
 #: Workers that may end before a version that they load is blamed for it.
 MAXIMUM_CRASHES = 3
 logger = logging.getLogger("follow")
@@ -81,10 +83,13 @@ class Follower:
         #: The number that the workers have been told; None before the first.
         self._told: int | None = None
         self._errors: dict[str, str] = {}
+        #: Digests whose files lie here; whoever loads one checks it once more.
+        self._checked: set[str] = set()
         #: Digests that every worker has loaded.
         self._good: set[str] = set()
         self._seen: set[int] = set()
         self._said: InstanceAck | None = None
+        self._said_at = 0.0
         self._trouble = False
         # The workers need a file of keys; until the real ones are there nobody knows these.
         ensure_keys(folder / KEYS)
@@ -173,11 +178,13 @@ class Follower:
     def _fetched(self, entry: Entry) -> Entry:
         """An entry whose files lie in this folder and are what its digest says."""
         folder = self._bundles / entry.digest
-        try:
-            check(find_bundle(folder), entry.digest)
-        except (IntegrityError, StartError):
-            remove_tree(folder)
-            self._fetch(entry, folder)
+        if entry.digest not in self._checked:
+            try:
+                check(find_bundle(folder), entry.digest)
+            except (IntegrityError, StartError):
+                remove_tree(folder)
+                self._fetch(entry, folder)
+            self._checked.add(entry.digest)
         signed = entry.signed
         if signed is not None:
             path = self._bundles / Path(signed.signature).name
@@ -236,9 +243,10 @@ class Follower:
             return
         errors = {n: text for ack in acks for n, text in ack.errors.items()} | self._errors
         said = InstanceAck(self._instance, self._started, self._told, errors, self._marks[KEYS])
-        if said != self._said:
+        # Once in a while again, should somebody have removed it.
+        if said != self._said or time.monotonic() - self._said_at > SAID_SECONDS:
             self._source.write(f"{ACKS}/{self._instance}.json", json.dumps(asdict(said)))
-            self._said = said
+            self._said, self._said_at = said, time.monotonic()
             self._settle(errors)
 
     def _blame(self) -> None:
@@ -266,6 +274,7 @@ class Follower:
         named |= {Path(found.signature).name for found in signed}
         for path in self._bundles.glob("*"):
             if path.name not in named:
+                self._checked.discard(path.name)
                 remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 

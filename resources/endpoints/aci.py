@@ -19,7 +19,7 @@ from resources.azure.clients import AzureClients
 from resources.azure.leases import held
 from resources.endpoints.aci_documents import group_of, name_of
 from resources.endpoints.aci_groups import Groups, instance_of, url_of
-from resources.endpoints.aci_state import EndpointBlobs
+from resources.endpoints.aci_state import EndpointBlobs, endpoint_errors
 from resources.endpoints.aci_target import Asked, GroupTarget
 from resources.endpoints.aci_update import Update
 from resources.endpoints.base import (
@@ -67,10 +67,13 @@ class ContainerGroups(Endpoints[Environment]):
         wanted = group_of(self._profile, self._clients, settings, model)
         blobs = self._blobs(model, environment)
         name = f"endpoints-{environment}-{model}"
-        with held(self._clients, name, f"endpoint {model}/{environment}", self._log) as lease:
+        with (
+            endpoint_errors(),
+            held(self._clients, name, f"endpoint {model}/{environment}", self._log) as lease,
+        ):
             blobs.ensure_keys()
             seconds = settings.deploy_seconds
-            update = Update(self._groups, blobs, _is_alive, seconds, self._log)
+            update = Update(self._groups, blobs, _is_alive, seconds, self._log, lease.check)
             group = update.ensure(wanted)
             instance = instance_of(group)
             blobs.forget(but=instance)

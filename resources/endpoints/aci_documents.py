@@ -254,8 +254,10 @@ def render(
     address = body["properties"].get("ipAddress") or {}
     if label := address.get("dnsNameLabel"):
         address["dnsNameLabel"] = f"{prefix}{label}"
-    location = str(_filled(body["location"], lambda one: os.environ[one])).lower()
-    fqdn = f"{address.get('dnsNameLabel', '')}.{location.replace(' ', '')}.azurecontainer.io"
+    label, location = _filled(
+        [address.get("dnsNameLabel", ""), body["location"]], lambda one: os.environ[one]
+    )
+    fqdn = f"{label}.{location.replace(' ', '').lower()}.azurecontainer.io"
     container = settings.storage.container
     folder = f"{settings.storage.url}/{container}/endpoints/{environment.name}/{model}"
     _set_variables(body, {GENERATION_URL: folder, **_server_variables(environment)})

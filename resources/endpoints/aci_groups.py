@@ -187,7 +187,8 @@ def url_of(group: ContainerGroup) -> str:
 
 def _trouble(container: Container) -> str | None:
     view: Any = container.instance_view
-    if view is None:
+    # What a container that runs has gone through is over: it may have been a month ago.
+    if view is None or (view.current_state and view.current_state.state == "Running"):
         return None
     state, before = view.current_state, view.previous_state
     ours = container.name == SCORING

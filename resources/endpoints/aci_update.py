@@ -38,6 +38,7 @@ class Update:
         answers: Callable[[str], bool],
         seconds: float,
         log: Callable[[str], None],
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Nothing is asked yet.
 
@@ -47,9 +48,10 @@ class Update:
             answers: whether a server answers at a scoring URL.
             seconds: for all of it.
             log: told what happens.
+            check: raises where somebody else may hold the endpoint by now.
         """
         self._groups, self._blobs, self._answers = groups, blobs, answers
-        self._seconds, self._log = seconds, log
+        self._seconds, self._log, self._check = seconds, log, check
         self._deadline = time.monotonic() + seconds
 
     def ensure(self, wanted: Group) -> ContainerGroup:
@@ -62,6 +64,10 @@ class Update:
             return self._first(wanted)
         if (live.tags or {}).get(SPEC_TAG) == wanted.spec and instance_of(live):
             return self._kept(wanted, live)
+        if str(live.provisioning_state) != "Succeeded" and not self._has_served(live):
+            self._log(f"container group {wanted.name} never came up; it is made anew")
+            self._groups.remove(wanted.name, self._deadline)
+            return self._first(wanted)
         self._try(trial)
         try:
             found = self._replace(wanted)
@@ -92,9 +98,19 @@ class Update:
             try:  # it may have been made by a run that was killed before it knew
                 self._wait(wanted.name, instance_of(live), None)
             except EndpointError as error:
-                self._remove_after(wanted.name, error)
+                if not self._has_served(live):
+                    self._remove_after(wanted.name, error)
                 raise
         return self._reached(wanted.name)
+
+    def _has_served(self, group: ContainerGroup) -> bool:
+        """Whether somebody may be asking a group; one that nobody can ask is only in the way."""
+        if self._blobs.ack(instance_of(group)) is not None:
+            return True
+        try:
+            return self._answers(url_of(group))
+        except EndpointError:
+            return False
 
     def _try(self, trial: Group) -> None:
         """Start the candidate; it is removed if it does not come up."""
@@ -126,6 +142,7 @@ class Update:
 
     def _start(self, group: Group) -> None:
         """Start a group and wait until its server serves the wanted state."""
+        self._check()
         instance = f"{group.name}-{group.spec[:8]}-{secrets.token_hex(4)}"
         began = self._groups.start(group.name, started(group, instance), self._deadline)
         self._wait(group.name, instance, began)

@@ -20,7 +20,6 @@ from resources.endpoints.aci import ContainerGroups
 from resources.endpoints.base import Request, VersionRef
 from resources.environment import Environment, Profile
 from resources.traffic import Traffic
-from tests.azure.platforms import profile_json
 from tests.azure.server import LOCATION, AzureServer
 
 DIGEST = f"sha256:{'a' * 64}"
@@ -75,6 +74,8 @@ class Groups:
         self.folder = root / "environments" / "azure"
         self.log: list[str] = []
         if azure is not None:
+            from tests.azure.platforms import profile_json
+
             self.write(document())
             (self.folder / "profile.json").write_text(json.dumps(profile_json(azure)))
         settings = read_settings(self.folder / "profile.json")

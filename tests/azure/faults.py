@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +31,9 @@ class Fault:
     times: int | None = 1
     #: Requests that are let through first.
     after: int = 0
+    #: Called when it is a request's turn, before it is carried out, or after it with
+    #: ``drop="answer"``: kills whoever has sent it, say.
+    then: Callable[[], None] | None = None
 
     def hits(self, request: Request) -> bool:
         """Whether it is this request's turn; counts."""
@@ -73,6 +77,8 @@ class Faults:
         self._requests: list[Fault] = []
         self._operations: list[OperationFault] = []
         self._lock = threading.Lock()
+        #: Part of an image's name -> what becomes of it: it is refused at once, or never pulled.
+        self.images: dict[str, Literal["inaccessible", "not pulled"]] = {}
         #: How many of the next SAS tokens that ARM hands out have expired already.
         self.expired_sas = 0
 
@@ -88,6 +94,7 @@ class Faults:
         with self._lock:
             self._requests.clear()
             self._operations.clear()
+            self.images.clear()
             self.expired_sas = 0
 
     def of_request(self, request: Request) -> Fault | None:
@@ -99,6 +106,10 @@ class Faults:
         """What goes wrong with an operation that begins."""
         with self._lock:
             return next((f for f in self._operations if f.hits(method, resource)), None)
+
+    def of_image(self, image: str) -> Literal["inaccessible", "not pulled"] | None:
+        """What becomes of an image."""
+        return next((kind for part, kind in self.images.items() if part in image), None)
 
     def sas_is_expired(self) -> bool:
         """Whether the SAS token that is made now has expired already; counts."""

@@ -91,7 +91,11 @@ class Proxy:
         fault = self._faults.of_request(request)
         if fault and fault.seconds:
             time.sleep(fault.seconds)
+        if fault and fault.then and fault.drop != "answer":
+            fault.then()
         response = self._carry_out(host, request, fault)
+        if fault and fault.then and fault.drop == "answer":
+            fault.then()
         if fault and fault.drop:
             response = None
         self._record.add(request, response, fault=fault is not None)

@@ -40,7 +40,7 @@ class Followed:
         self.number = 0
         self._make_group()
 
-    def _make_group(self, identity: dict[str, Any] | None = None) -> None:
+    def _make_group(self) -> None:
         """A group with an identity, so that the token service knows who asks."""
         cloud = self._azure.cloud
         name = f"/subscriptions/{cloud.subscription}/resourceGroups/{cloud.group}/providers"
@@ -60,7 +60,6 @@ class Followed:
         try:
             yield found
         finally:
-            print(found.logs())
             found.end()
 
     def write(self, name: str, data: bytes | str) -> None:
@@ -248,5 +247,5 @@ def test_a_damaged_generation_is_not_followed(followed: Followed, tmp_path: Path
 
 def test_without_an_identity_it_says_so(followed: Followed) -> None:
     with followed.server(AZURE_CLIENT_ID="11111111-1111-1111-1111-111111111111") as server:
-        eventually(lambda: "Identity not found" in server.logs(), 60)
+        eventually(lambda: "Identity not found" in server.logs(), 90)
         assert get(server, "/v2/health/live") == 200

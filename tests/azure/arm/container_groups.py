@@ -35,7 +35,7 @@ def answer(resource: Resource, *, view: bool = True, inside: bool = True) -> dic
     """
     properties = copy.deepcopy(resource.properties)
     for container in properties["containers"]:
-        if view and inside and resource.hidden["started"]:
+        if view and inside and (resource.hidden["started"] or resource.hidden["missing"]):
             container["properties"]["instanceView"] = _view(resource, container)
     if view:
         properties["instanceView"] = {"events": [], "state": _state(resource)}
@@ -65,16 +65,31 @@ def put(call: Call) -> Response:
     problem = _problem(asked)
     if problem:
         return problem
+    images = [container["properties"]["image"] for container in asked["properties"]["containers"]]
+    for image in images:
+        if cloud.faults.of_image(image) == "inaccessible":
+            text = f"The image '{image}' in container group '{call.names['name']}' is not "
+            text += "accessible. Please check the image and registry credential."
+            return error(400, "InaccessibleImage", text)
+    before = cloud.find(call.id)
+    if before and before.properties["provisioningState"] == "Pending":
+        text = f"The container group '{before.name}' is still transitioning, please retry later."
+        return error(409, "ContainerGroupTransitioning", text)
+    if before:
+        _end(cloud, before)
     resource, new = cloud.put(call.id, _body(cloud, call.names["name"], asked))
+    missing = next((i for i in images if cloud.faults.of_image(i) == "not pulled"), None)
     resource.hidden |= {
         "environment": _environment(asked), "ours": (_ours(asked) or {}).get("name"),
-        "started": False, "stopped": False, "events": [],
+        "started": False, "stopped": False, "events": [], "missing": missing,
     }  # fmt: skip
 
     def failed(_: operations.OperationError) -> None:
         resource.properties["provisioningState"] = "Failed"
 
-    found = operations.begin(call, "operations", "", _starter(cloud, resource), failed)
+    found = operations.begin(
+        call, "operations", "", _starter(cloud, resource), failed, endless=missing is not None
+    )
     headers = {"azure-asyncoperation": operations.address(call, found, ACI), **SOON}
     return Response.of(201 if new else 200, answer(resource), headers)
 
@@ -189,6 +204,10 @@ def _state(resource: Resource) -> str:
 
 def _view(resource: Resource, container: dict[str, Any]) -> dict[str, Any]:
     """How one container is."""
+    if missing := resource.hidden["missing"]:
+        failed = container["properties"]["image"] == missing
+        waiting = {"state": "Waiting", "detailStatus": "ImagePullBackOff" if failed else ""}
+        return {"restartCount": 0, "currentState": waiting, "events": _pulls(missing)}
     started = resource.hidden["started"]
     running = resource.hidden.get("container")
     before = {"state": "Running", "startTime": started, "detailStatus": ""}
@@ -222,6 +241,18 @@ def _events(resource: Resource) -> list[dict[str, Any]]:
         }
         for name, text in _EVENTS
     ]
+
+
+def _pulls(image: str) -> list[dict[str, Any]]:
+    """What an image that is not there leaves in the history, as Kubernetes words it."""
+    said = f'Failed to pull image "{image}": rpc error: code = NotFound desc = failed to pull and '
+    texts = (("Pulling", "Normal", f'pulling image "{image}"'),
+             ("Failed", "Warning", f"{said}unpack image: {image}: not found"))  # fmt: skip
+    return [
+        {"count": 3, "firstTimestamp": now(), "lastTimestamp": now(), "name": name,
+         "message": text, "type": kind}
+        for name, kind, text in texts
+    ]  # fmt: skip
 
 
 def _body(cloud: Cloud, name: str, asked: dict[str, Any]) -> dict[str, Any]:

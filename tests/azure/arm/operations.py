@@ -63,6 +63,8 @@ def begin(
     prefix: str,
     work: Callable[[], None],
     failed: Callable[[OperationError], None] = lambda _: None,
+    *,
+    endless: bool = False,
 ) -> Operation:
     """Accept an operation.
 
@@ -72,13 +74,14 @@ def begin(
         prefix: of its id.
         work: carries it out, not holding the lock of the cloud.
         failed: what becomes of the resource if that failed, or was made to fail.
+        endless: nothing is carried out, and it stays in progress.
     """
     cloud, resource = call.cloud, call.id
     fault = cloud.faults.of_operation(call.request.method, resource)
     future: Future[None] = Future()
     found = Operation(f"{prefix}{uuid.uuid4()}", kind, resource, now(), future, fault)
     cloud.operations[found.id] = found
-    if fault and fault.outcome == "endless":
+    if endless or (fault and fault.outcome == "endless"):
         return found
 
     def carry_out() -> None:
