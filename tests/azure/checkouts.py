@@ -24,6 +24,7 @@ class Checkout:
     def __init__(self, root: Path) -> None:
         self.root, self.folder = root, root / "environments" / "azure"
         shutil.copytree(checkout() / "environments" / "azure", self.folder)
+        shutil.copy(checkout() / "dagster.yaml", root)
         for name, content in ENVIRONMENTS.items():
             self.write(f"{name}/environment.json", {"name": name, **content})
         for model in MODELS:
