@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from mlops_assets.errors import UserError
+from mlops_assets.spec import model_folders
+from resources.azure.clients import AzureClients
 from resources.environment import Profile
 
 
@@ -34,7 +36,27 @@ def plan(profile: Profile, environment: str) -> Plan:
             "set MLOPS_PROFILE=azure"
         )
     from resources.azure import infrastructure
-    from resources.azure.clients import AzureClients
 
-    found = infrastructure.plan(profile, AzureClients(profile.azure), environment)
-    return Plan(found.changed(), found.left_alone())
+    clients = AzureClients(profile.azure)
+    found = infrastructure.plan(profile, clients, environment)
+    groups = _groups(profile, clients, environment)
+    return Plan([*found.changed(), *groups.changes], [*found.left_alone(), *groups.notes])
+
+
+def _groups(profile: Profile, clients: AzureClients, environment: str) -> Plan:
+    """What the next deployments do to the container groups of an environment."""
+    where = profile.environment(environment)
+    plan = Plan([], [])
+    if where.target != "aci":
+        return plan
+    from resources.endpoints.aci_changes import changes
+
+    for folder in model_folders(profile.models):
+        found = changes(profile, clients, where, folder.name)
+        said = f"container group {found.group}: its next deployment {found.effect}"
+        if found.differences:
+            plan.changes.append(said)
+            plan.changes.extend(f"  {line}" for line in found.differences)
+        elif found.effect:
+            plan.notes.append(said)
+    return plan

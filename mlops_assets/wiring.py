@@ -34,7 +34,7 @@ def build_resources(profile: Profile) -> dict[str, Any]:
         ),
         "artifacts": ground["artifacts"],
         "references": references,
-        "attempts": Attempts(documents=ground["documents"]),
+        "attempts": ground["attempts"],
         "registry": ground["registry"],
         "serving": ground["serving"],
         "training": ground["training"],
@@ -54,8 +54,10 @@ def build_resources(profile: Profile) -> dict[str, Any]:
 def _local(profile: Profile) -> dict[str, Any]:
     """Folders and processes of this machine."""
     home = profile.home
+    documents = FolderDocuments(root=str(home))
     return {
-        "documents": FolderDocuments(root=str(home)),
+        "documents": documents,
+        "attempts": Attempts(documents=documents),
         "storage": Storage(root=str(home / "storage")),
         "artifacts": Artifacts(root=str(home / "artifacts")),
         "registry": LocalRegistry(root=str(home / "registry")),
@@ -67,6 +69,7 @@ def _local(profile: Profile) -> dict[str, Any]:
 def _azure(profile: Profile) -> dict[str, Any]:
     """Azure holds the truth; the state folder has copies of what was made or read here."""
     from resources.azure.artifacts import BlobArtifacts
+    from resources.azure.attempts import AttemptsOnAzure
     from resources.azure.clients import AzureClients
     from resources.azure.documents import BlobDocuments
     from resources.azure.registry import AzureMLRegistry
@@ -79,6 +82,7 @@ def _azure(profile: Profile) -> dict[str, Any]:
     artifacts = BlobArtifacts.of(clients, root=str(profile.home / "artifacts"))
     return {
         "documents": documents,
+        "attempts": AttemptsOnAzure.of(clients, documents=documents).of_profile(profile),
         "storage": BlobStorage.of(clients, root=root_of(profile.azure.storage)),
         "artifacts": artifacts,
         "registry": AzureMLRegistry.of(clients, root=str(profile.home / "registry")),

@@ -37,7 +37,7 @@ class ResourceManager:
         from azure.core.rest import HttpRequest
         from azure.mgmt.core.exceptions import ARMErrorFormat
 
-        address = f"/subscriptions/{self._clients.settings.subscription_id}/{path}"
+        address = f"{SERVER}/subscriptions/{self._clients.settings.subscription_id}/{path}"
         request = HttpRequest("GET", address, params={"api-version": version})
         response = self._client.send_request(request)
         if response.status_code != 200:

@@ -39,16 +39,17 @@ def has_image(clients: AzureClients, image: str) -> bool:
 
     server, _, name = image.partition("/")
     repository, reference = _parts(name)
-    client: Any = PipelineClient(f"https://{server}", policies=[RetryPolicy(retry_total=1)])
+    base = f"https://{server}"
+    client: Any = PipelineClient(base, policies=[RetryPolicy(retry_total=1)])
     token = clients.credential.get_token(f"{SERVER}/.default").token
     refresh = _post(
         client,
-        "/oauth2/exchange",
+        f"{base}/oauth2/exchange",
         {"grant_type": "access_token", "service": server, "access_token": token},
     )["refresh_token"]
     access = _post(
         client,
-        "/oauth2/token",
+        f"{base}/oauth2/token",
         {
             "grant_type": "refresh_token",
             "service": server,
@@ -57,7 +58,8 @@ def has_image(clients: AzureClients, image: str) -> bool:
         },
     )["access_token"]
     headers = {"Authorization": f"Bearer {access}", "Accept": _KINDS}
-    response = _send(client, "HEAD", f"/v2/{repository}/manifests/{reference}", headers=headers)
+    manifest = f"{base}/v2/{repository}/manifests/{reference}"
+    response = _send(client, "HEAD", manifest, headers=headers)
     if response.status_code not in (200, 404):
         raise HttpResponseError(response=response)
     return response.status_code == 200
@@ -72,17 +74,17 @@ def _parts(name: str) -> tuple[str, str]:
     return repository, tag or "latest"
 
 
-def _post(client: Any, path: str, form: dict[str, str]) -> dict[str, Any]:
+def _post(client: Any, url: str, form: dict[str, str]) -> dict[str, Any]:
     from azure.core.exceptions import HttpResponseError
 
-    response = _send(client, "POST", path, data=form)
+    response = _send(client, "POST", url, data=form)
     if response.status_code != 200:
         raise HttpResponseError(response=response)
     found: dict[str, Any] = response.json()
     return found
 
 
-def _send(client: Any, method: str, path: str, **given: Any) -> Any:
+def _send(client: Any, method: str, url: str, **given: Any) -> Any:
     from azure.core.rest import HttpRequest
 
-    return client.send_request(HttpRequest(method, path, **given))
+    return client.send_request(HttpRequest(method, url, **given))

@@ -14,6 +14,8 @@ ENVIRONMENTS = {
     "staging": {"target": "aci"},
     "production": {"target": "aks", "promotes_from": "staging"},
 }
+#: Those of the repository that come along.
+MODELS = ("diabetes",)
 
 
 class Checkout:
@@ -22,8 +24,12 @@ class Checkout:
     def __init__(self, root: Path) -> None:
         self.root, self.folder = root, root / "environments" / "azure"
         shutil.copytree(checkout() / "environments" / "azure", self.folder)
+        shutil.copy(checkout() / "dagster.yaml", root)
         for name, content in ENVIRONMENTS.items():
             self.write(f"{name}/environment.json", {"name": name, **content})
+        for model in MODELS:
+            folder = Path("mlops_assets/models") / model
+            shutil.copytree(checkout() / folder, root / folder)
 
     @property
     def profile(self) -> Profile:

@@ -12,6 +12,7 @@ from tests.azure.arm.base import Cloud
 from tests.azure.arm.host import ResourceManager
 from tests.azure.authority import Authority
 from tests.azure.blob import SUFFIX, Blob
+from tests.azure.container_registry import ContainerRegistries
 from tests.azure.control import Control
 from tests.azure.faults import Faults
 from tests.azure.identity import HOST as IDENTITY_HOST
@@ -52,6 +53,7 @@ class AzureServer:
             ".inference.ml.azure.com": OnlineEndpoints(self.cloud),
             ".api.azureml.ms": Api(self.cloud),
             ".azurecontainer.io": ContainerInstances(self.cloud),
+            ".azurecr.io": ContainerRegistries(self.cloud),
         }
         control = Control(self.faults, self.record, self.findings)
         self.proxy = Proxy(self.authority, hosts, control, self.faults, self.record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,13 @@ from click.testing import CliRunner
 from mlops_assets import cli
 from mlops_assets.assets import infrastructure
 from mlops_assets.sensors.run_alerts import Look
-from resources.environment import load_profile
+from resources.environment import checkout, load_profile
 from tests.azure.arm import workspaces
 from tests.azure.checkouts import Checkout
 from tests.azure.clients import ml_client
 from tests.azure.faults import Fault
 from tests.azure.server import AzureServer
+from tests.azure.test_doctor import VARIABLES
 
 CPU = "staging/infrastructure/compute-cpu.json"
 
@@ -26,6 +28,7 @@ CPU = "staging/infrastructure/compute-cpu.json"
 @pytest.fixture
 def repository(azure: AzureServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
     made = Checkout(tmp_path)
+    made.change("staging/environment.json", target="managed")
     monkeypatch.setenv("MLOPS_PROFILE", "azure")
     monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("resources.environment.checkout", lambda: made.root)
@@ -191,3 +194,38 @@ def test_nothing_of_azure_is_imported_to_load_the_assets(repository: Checkout):
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_container_group_is_in_the_plan(
+    repository: Checkout, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    assert materialize(repository, instance).success
+    repository.change("staging/environment.json", target="aci")
+    code, said = mlops("plan", "staging")
+    assert code == 0
+    assert "container group diabetes-staging: its next deployment makes the group" in said
+
+
+def test_apply_materializes_the_asset(
+    azure: AzureServer, repository: Checkout, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DAGSTER_HOME", str(repository.root))  # as it was, when this is over
+    code, said = mlops("plan", "staging", "--apply")
+    assert code == 0, said
+    assert "✓ infrastructure/staging" in said
+    assert mlops("plan", "staging") == (0, "staging: Azure is as the documents say\n")
+    code, said = mlops("plan", "staging", "--apply", "--prune", "cpu-cluster")
+    assert code == 1
+    assert "remove its document first" in said
+
+
+def test_every_command_in_the_documentation_is_one():
+    text = (checkout() / "docs" / "azure.md").read_text()
+    for name, *options in (
+        line.split() for line in re.findall(r"(?:`|bin/)mlops ([a-z-]+[^`#\n]*)", text)
+    ):
+        command = cli.main.commands[name]
+        known = {opt for param in command.params for opt in param.opts}
+        assert {o for o in options if o.startswith("--")} <= known, (name, options)

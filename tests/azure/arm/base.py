@@ -113,6 +113,10 @@ class Cloud:
     lock: threading.RLock = field(default_factory=threading.RLock)
     work: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16))
     operations: dict[str, Operation] = field(default_factory=dict)
+    #: Services that the subscription does not use yet, in small letters.
+    unregistered: set[str] = field(default_factory=set)
+    #: What is in container registries: ``SERVER/REPOSITORY@DIGEST``.
+    images: set[str] = field(default_factory=set)
     _resources: dict[str, Resource] = field(default_factory=dict)
 
     def find(self, resource_id: str) -> Resource | None:
@@ -154,6 +158,8 @@ class Cloud:
             found = list(self._resources.values())
             self._resources.clear()
             self.operations.clear()
+            self.unregistered.clear()
+            self.images.clear()
         for resource in found:
             if "container" in resource.hidden:
                 resource.hidden["container"].end()

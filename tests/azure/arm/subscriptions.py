@@ -20,17 +20,18 @@ _LOCATION = f"{_SUBSCRIPTION}/providers/{ML}/locations/{{location}}"
 
 @routes.on("GET", f"{_SUBSCRIPTION}/providers/{{provider}}")
 def provider(call: Call) -> Response:
-    """Whether a service can be used; it is registered."""
+    """Whether a service can be used."""
     name = call.names["provider"]
     types = {
         ML.lower(): ("workspaces", "registries"),
         ACI.lower(): ("containerGroups",),
         "microsoft.storage": ("storageAccounts",),
     }.get(name.lower(), ())
+    off = name.lower() in call.cloud.unregistered
     body = {
         "id": call.id,
         "namespace": name,
-        "registrationState": "Registered",
+        "registrationState": "NotRegistered" if off else "Registered",
         "registrationPolicy": "RegistrationRequired",
         "resourceTypes": [
             {"resourceType": kind, "locations": [call.cloud.location], "apiVersions": []}
