@@ -15,8 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import UserError
-from resources.azure.retries import storage_retries
-from resources.azure.retries import RETRIES
+from resources.azure.retries import RETRIES, storage_retries
 from resources.azure.settings import AzureSettings
 
 if TYPE_CHECKING:

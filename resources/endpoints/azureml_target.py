@@ -212,7 +212,7 @@ class OnlineTarget:
     def _set_traffic(self, shares: Mapping[str, int], mirrored: Mapping[str, int]) -> None:
         """Let Azure share the traffic so, if it does not yet."""
         client = self._clients.workspace.online_endpoints
-        endpoint = self._operations.settled(self._name, self._endpoint)
+        endpoint: Any = self._operations.settled(self._name, self._endpoint)
         wanted = {name: share for name, share in shares.items() if share}
         found = {name: share for name, share in (endpoint.traffic or {}).items() if share}
         copies = {name: share for name, share in (endpoint.mirror_traffic or {}).items() if share}

@@ -26,6 +26,8 @@ class Fault:
     drop: Literal["request", "answer"] | None = None
     #: The answer comes this many seconds late.
     seconds: float = 0.0
+    #: This process is killed: before the request is carried out, or after it, as ``drop`` says.
+    kills: int | None = None
     #: None: always.
     times: int | None = 1
     #: Requests that are let through first.

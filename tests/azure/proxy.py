@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import sys
 import threading
@@ -89,6 +91,8 @@ class Proxy:
         if fault and fault.seconds:
             time.sleep(fault.seconds)
         response = self._carry_out(host, request, fault)
+        if fault and fault.kills and fault.drop != "request":
+            os.kill(fault.kills, signal.SIGKILL)
         if fault and fault.drop:
             response = None
         self._record.add(request, response, fault=fault is not None)
@@ -96,6 +100,8 @@ class Proxy:
 
     def _carry_out(self, host: Host, request: Request, fault: Fault | None) -> Response | None:
         if fault and fault.drop == "request":
+            if fault.kills:
+                os.kill(fault.kills, signal.SIGKILL)
             return None
         if fault and fault.status:
             found = host.error(fault.status, fault.code, fault.message)
