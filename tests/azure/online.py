@@ -154,7 +154,7 @@ class Asker:
     """Asks an endpoint again and again, as applications do, and keeps what was no prediction."""
 
     def __init__(self, place: Room, body: Any = None) -> None:
-        endpoint = place.clients.workspace.online_endpoints.get(place.name)
+        endpoint: Any = place.clients.workspace.online_endpoints.get(place.name)
         keys: Any = place.clients.workspace.online_endpoints.get_keys(place.name)
         self._url, self._key = endpoint.scoring_uri, keys.primary_key
         self._body = body or ROW

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from mlops_assets.rollout import RolloutError, roll_out
+from resources.azure.clients import AzureClients
+from resources.endpoints.azureml import OnlineEndpoints
 from resources.endpoints.base import EndpointError, Request
 from tests.azure.clients import ROW
 from tests.azure.faults import Fault, OperationFault
@@ -153,9 +155,9 @@ def test_an_endpoint_that_failed_is_made_again(place: Room) -> None:
 )
 def test_an_endpoint_that_cannot_be_asked(serving: Room, fault: Fault, text: str) -> None:
     serving.azure.faults.add(fault)
-    serving.endpoints._access.clear()
+    anew = OnlineEndpoints(serving.profile, serving.clients)  # it has no key yet
     with pytest.raises(EndpointError, match=text):
-        serving.endpoints.ask("tiny", "production", Request.of(ROW))
+        anew.ask("tiny", "production", Request.of(ROW))
 
 
 @pytest.mark.parametrize(
@@ -174,3 +176,13 @@ def test_the_wrong_secret(place: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EndpointError, match="sign in: `az login`") as caught:
         place.endpoints.known()
     assert "not-the-secret" not in str(caught.value)
+
+
+def test_a_workspace_that_is_not_there_is_no_missing_endpoint(place: Room) -> None:
+    assert place.endpoints.serving("tiny", "production") is None
+    settings = place.profile.azure
+    assert settings is not None
+    for changed in ({"workspace": "other"}, {"resource_group": "other"}):
+        clients = AzureClients(settings.model_copy(update=changed))
+        with pytest.raises(EndpointError, match="other"):
+            OnlineEndpoints(place.profile, clients).serving("tiny", "production")
