@@ -11,6 +11,7 @@ from mlops_assets.rollout import RolloutError, roll_out
 from resources.azure.clients import AzureClients
 from resources.endpoints.azureml import OnlineEndpoints
 from resources.endpoints.base import EndpointError, Request
+from tests.azure.arm.operations import OperationError
 from tests.azure.clients import ROW
 from tests.azure.faults import Fault, OperationFault
 from tests.azure.online import Asker, Room, room, sample
@@ -103,6 +104,9 @@ def test_an_operation_without_end(serving: Room) -> None:
     assert "is left to the next rollout" in str(caught.value)
     assert asker.failed == []
     # In the end Azure gives up.
+    (endless,) = [one for one in serving.azure.cloud.operations.values() if one.fault]
+    endless.fault = None
+    endless.future.set_exception(OperationError("Timeout", "Azure has given up."))
     found = serving.azure.cloud.find(
         f"{serving.azure.workspace_id}/onlineEndpoints/{serving.name}/deployments/"
         f"v2-{second.digest[:8]}"
