@@ -68,7 +68,7 @@ def test_what_passes_is_waited_for(serving: Room, where: str, fault: dict[str, A
         (Fault(DEPLOYMENT, 404, message="The model was not found."), "model was not found"),
         (Fault(DEPLOYMENT, 500, times=None, after=0), "500"),
         (OperationFault(DEPLOYMENT, code="OutOfQuota", message="Not enough cores."), "cores"),
-        (OperationFault(DEPLOYMENT, "Canceled", message="Somebody did."), "Canceled"),
+        (OperationFault(DEPLOYMENT, "Canceled", message="Somebody did."), "Somebody did"),
         (OperationFault(TRAFFIC, message="No traffic today."), "No traffic today"),
     ],
     ids=["401", "403", "404", "500", "failed", "cancelled", "traffic"],

@@ -81,7 +81,10 @@ def test_one_instance_is_asked_a_few_times() -> None:
     ],
 )
 def test_a_server_that_knows_no_such_question(status: int, body: bytes, text: str) -> None:
-    instances = Instances(lambda *_: Answer(status, body, {}, 0.01))
+    def ask(_: str, __: Request) -> Answer:
+        return Answer(status, body, {}, 0.01)
+
+    instances = Instances(ask)
     with pytest.raises(EndpointError, match=text):
         instances.counts("v1-x", oldest=True)
 
