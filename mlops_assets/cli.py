@@ -13,6 +13,7 @@ from mlops_assets.errors import UserError
 from mlops_assets.spec import load_model, model_folders
 from mlops_assets.state import ready, seed
 from mlops_assets.strict import SpecError
+from resources.endpoints.azureml_documents import OnlineDocuments
 from resources.environment import Profile, load_profile, looser_limits
 
 if TYPE_CHECKING:
@@ -50,7 +51,12 @@ def validate() -> None:
         for environment in profile.environments:
             place = profile.file_of(environment.name)
             problems += [f"{place}: {line}" for line in looser_limits(environment, spec)]
-    for problem in problems:
+            if environment.target in ("aks", "managed"):
+                try:
+                    OnlineDocuments.of(profile, environment.name, spec.name).check()
+                except SpecError as error:
+                    problems.append(str(error))
+    for problem in dict.fromkeys(problems):  # models have documents in common
         click.echo(problem, err=True)
     if problems:
         raise SystemExit(1)

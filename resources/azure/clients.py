@@ -192,4 +192,5 @@ def _said(error: Exception) -> str:
     text = f"{found.code}: {found.message}" if found and found.code else str(error)
     lines = [line.strip() for line in without_secrets(text).splitlines() if line.strip()]
     said = " ".join(lines[:4]) or type(error).__name__
-    return f"Azure answers {status}: {said}" if status else said
+    # An operation that failed is told with 200.
+    return f"Azure answers {status}: {said}" if status and status >= 400 else said

@@ -7,6 +7,7 @@ begun Azure finishes without it; the next one waits for that, and goes on from t
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -33,6 +34,10 @@ from resources.environment import Environment, Profile
 if TYPE_CHECKING:
     from azure.ai.ml.entities import OnlineEndpoint
 
+#: What else may not be found: a workspace that is not there is no endpoint that is missing.
+_ELSEWHERE = re.compile(
+    r"(?i)workspaces/[^/\s'\"]+['\"]|ResourceGroupNotFound|SubscriptionNotFound|WorkspaceNotFound"
+)
 logger = logging.getLogger(__name__)
 
 
@@ -167,8 +172,7 @@ class OnlineEndpoints(Endpoints[Environment]):
             try:
                 return self._clients.workspace.online_endpoints.get(name)
             except ResourceNotFoundError as error:
-                # Also a workspace that is not there is not found; that is no missing endpoint.
-                if "endpoint" not in str(error).lower():
+                if _ELSEWHERE.search(str(error)):
                     raise
                 return None
 

@@ -75,7 +75,8 @@ class Operations:
                     f"{what}: Azure has not done it within {self.seconds:g} s (deploy_seconds in "
                     "environment.json)"
                 )
-            poller.wait(min(1.0, left))
+            with endpoint_errors(what):
+                poller.wait(min(1.0, left))  # raises what has failed
         with endpoint_errors(what):
             return poller.result()
 

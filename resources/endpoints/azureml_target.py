@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,12 @@ from resources.azure.clients import AzureClients
 from resources.azure.explain import explain
 from resources.endpoints.azureml_counts import Instances
 from resources.endpoints.azureml_documents import OnlineDocuments
-from resources.endpoints.azureml_operations import Operations, endpoint_errors, state_of
+from resources.endpoints.azureml_operations import (
+    Operations,
+    TooSlowError,
+    endpoint_errors,
+    state_of,
+)
 from resources.endpoints.azureml_scoring import Scoring
 from resources.endpoints.base import (
     Answer,
@@ -28,8 +35,21 @@ from resources.endpoints.base import (
 
 #: Lines of a container's log that are asked for.
 LOG_LINES = 100
+#: How long removing a deployment is tried that has been waited for in vain.
+STUCK_SECONDS = 30.0
+#: Between two looks at shares that only the holder changes: Azure limits how often it is asked.
+LOOK_SECONDS = 30.0
 #: So much of a digest stands in a deployment's name, which has 32 characters at most.
 DIGITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    deployments: dict[str, Deployment]
+    #: Deployment -> percent of the requests that are copied to it.
+    mirrored: dict[str, int]
+    #: On the monotonic clock.
+    at: float
 
 
 class OnlineTarget:
@@ -57,6 +77,10 @@ class OnlineTarget:
         self._instances = Instances(scoring.score)
         self._name = documents.endpoint_name
         self._foreign: dict[str, int] = {}
+        #: As it was when it was last looked at; None where it was changed since.
+        self._seen: _Seen | None = None
+        #: Deployments that Azure had not done with within the limit.
+        self._stuck: set[str] = set()
 
     @property
     def url(self) -> str:
@@ -65,11 +89,7 @@ class OnlineTarget:
 
     def live(self) -> dict[str, Deployment]:
         """The deployments that the platform has made, by name; see the protocol."""
-        with endpoint_errors(self._operations.what):
-            listed = list(self._clients.workspace.online_deployments.list(self._name))
-        ours, others = deployments_of(self._documents, self._endpoint().traffic, listed)
-        self._report(others)
-        return ours
+        return self._look().deployments
 
     def stage(self, version: VersionRef, mirror: int = 0) -> Deployment:
         """Load a version beside the others; see the protocol."""
@@ -115,26 +135,27 @@ class OnlineTarget:
     def discard(self, deployment: str) -> None:
         """Remove a deployment; see the protocol."""
         client = self._clients.workspace.online_deployments
-        found = self._operations.settled(deployment, lambda: self._deployment(deployment))
-        if found is None:
+        if self._deployment(deployment) is None:
             return
-        shares = self._shares()
-        mirrored = dict(self._endpoint().mirror_traffic or {})
-        if shares.get(deployment) or mirrored.get(deployment):
-            mirrored.pop(deployment, None)
+        shares, mirrored = self._shares(), dict(self._look().mirrored)
+        if shares.get(deployment) or mirrored.pop(deployment, 0):
             self._set_traffic(split_traffic(shares, deployment, 0), mirrored)
-        self._operations.run(
-            f"delete {deployment}", lambda: client.begin_delete(deployment, self._name)
-        )
+        operations = self._operations
+        if deployment in self._stuck:  # it has been waited for
+            operations = replace(operations, seconds=min(operations.seconds, STUCK_SECONDS))
+        self._seen = None
+        operations.run(f"delete {deployment}", lambda: client.begin_delete(deployment, self._name))
 
     def observe(self) -> dict[str, Observation]:
         """What each deployment has done so far; see the protocol."""
-        mirrored = self._endpoint().mirror_traffic or {}
+        seen = self._seen
+        if seen is None or time.monotonic() - seen.at > LOOK_SECONDS:
+            seen = self._look()
         result: dict[str, Observation] = {}
-        for position, (name, deployment) in enumerate(self.live().items()):
+        for position, (name, deployment) in enumerate(seen.deployments.items()):
             counts = self._instances.counts(name, oldest=position == 0)
             # Azure sends copies like any request; who has no share gets nothing else.
-            copies = mirrored.get(name) and not deployment.traffic
+            copies = seen.mirrored.get(name) and not deployment.traffic
             result[name] = Observation(mirrored=counts) if copies else Observation(counts)
         return result
 
@@ -144,6 +165,7 @@ class OnlineTarget:
         """Make a deployment; what fails is removed, and explained."""
         client = self._clients.workspace.online_deployments
         made = self._documents.deployment(name, version, self._variables(version), _now())
+        self._seen = None
         try:
             self._operations.run(
                 f"deploy version {version.version} as {name}",
@@ -152,6 +174,8 @@ class OnlineTarget:
         except EndpointError as error:
             text = f"{self._operations.what}: version {version.version} cannot be deployed: "
             failure = EndpointError(text + explain(str(error), self._log_of(name)))
+            if isinstance(error, TooSlowError):
+                self._stuck.add(name)
             try:
                 self.discard(name)
             except EndpointError as second:
@@ -206,19 +230,29 @@ class OnlineTarget:
         with endpoint_errors(self._operations.what):
             return self._clients.workspace.online_endpoints.get(self._name)
 
+    def _look(self) -> _Seen:
+        with endpoint_errors(self._operations.what):
+            listed = list(self._clients.workspace.online_deployments.list(self._name))
+        endpoint = self._endpoint()
+        ours, others = deployments_of(self._documents, endpoint.traffic, listed)
+        self._report(others)
+        self._seen = _Seen(ours, dict(endpoint.mirror_traffic or {}), time.monotonic())
+        return self._seen
+
     def _shares(self) -> dict[str, int]:
         return {name: deployment.traffic for name, deployment in self.live().items()}
 
     def _set_traffic(self, shares: Mapping[str, int], mirrored: Mapping[str, int]) -> None:
         """Let Azure share the traffic so, if it does not yet."""
         client = self._clients.workspace.online_endpoints
-        endpoint = self._operations.settled(self._name, self._endpoint)
+        endpoint: Any = self._operations.settled(self._name, self._endpoint)
         wanted = {name: share for name, share in shares.items() if share}
         found = {name: share for name, share in (endpoint.traffic or {}).items() if share}
         copies = {name: share for name, share in (endpoint.mirror_traffic or {}).items() if share}
         if (found, copies, state_of(endpoint)) == (wanted, dict(mirrored), "Succeeded"):
             return
         endpoint.traffic, endpoint.mirror_traffic = wanted, dict(mirrored)
+        self._seen = None
         self._operations.run("move its traffic", lambda: client.begin_create_or_update(endpoint))
 
     def _report(self, others: dict[str, int]) -> None:

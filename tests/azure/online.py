@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 from azure.ai.ml.entities import KubernetesCompute, Model
 
 from mlops_assets.samples import Sample
@@ -18,9 +21,7 @@ from resources.endpoints.base import VersionRef
 from resources.environment import Environment, Profile, load_profile
 from tests.azure.clients import GROUP, LOCATION, ROW, WORKSPACE
 from tests.azure.server import ACCOUNT, AzureServer
-from tests.bundles import regression
 
-NAMES = {"aks": "tiny-production", "managed": "tiny-production"}
 ROUTES = {
     "liveness_route": {"path": "/v2/health/live", "port": 5001},
     "readiness_route": {"path": "/v2/health/ready", "port": 5001},
@@ -39,6 +40,7 @@ class Room:
     clients: AzureClients
     folder: Path
     log: list[str]
+    versions: list[VersionRef] = field(default_factory=list[VersionRef])
 
     @property
     def environment(self) -> Environment:
@@ -69,17 +71,6 @@ class Room:
             return {}
         found = self.azure.cloud.below(endpoint.id, "deployments")
         return {one.name: endpoint.properties["traffic"].get(one.name, 0) for one in found}
-
-    def release_lease(self) -> None:
-        """What time does: the lease of a holder that was killed ends."""
-        from azure.core.exceptions import HttpResponseError
-        from azure.storage.blob import BlobLeaseClient
-
-        blob = self.clients.container.get_blob_client("locks/endpoints-production-tiny")
-        try:
-            BlobLeaseClient(blob).break_lease(0)
-        except HttpResponseError as error:
-            assert error.status_code in (404, 409)  # it had not been taken yet
 
 
 def sample(version: int) -> Sample:
@@ -159,4 +150,35 @@ def write_profile(
     return load_profile({"MLOPS_PROFILE": "azure", "MLOPS_HOME": str(root / "home")}, root)
 
 
-__all__ = ["regression"]
+class Asker:
+    """Asks an endpoint again and again, as applications do, and keeps what was no prediction."""
+
+    def __init__(self, place: Room, body: Any = None) -> None:
+        endpoint: Any = place.clients.workspace.online_endpoints.get(place.name)
+        keys: Any = place.clients.workspace.online_endpoints.get_keys(place.name)
+        self._url, self._key = endpoint.scoring_uri, keys.primary_key
+        self._body = body or ROW
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.answered: Counter[float] = Counter()
+        self.failed: list[str] = []
+
+    def __enter__(self) -> Asker:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with httpx.Client(timeout=30) as client:
+            headers = {"authorization": f"Bearer {self._key}"}
+            while not self._done.wait(0.01):
+                answer = client.post(self._url, json=self._body, headers=headers)
+                if answer.status_code == 200:
+                    self.answered[answer.json()["predictions"][0]] += 1
+                else:
+                    self.failed.append(f"{answer.status_code} {answer.text}")

@@ -24,12 +24,14 @@ def test_each_option_may_be_a_variable_and_the_command_line_wins() -> None:
         "MLOPS_WORKERS": "2",
         "MLOPS_NO_KEYS": "true",
         "MLOPS_CORS_ORIGINS": "https://a.example,https://b.example",
+        "MLOPS_COMPARED_EDGES": "[0.5, 2]",
         "MLOPS_HOST": "",  # empty is unset
     }
     found = parse(["--workers", "3", "--digest", "a" * 64], variables)
     assert found.bundle == Path("/model")
     assert (found.version, found.port, found.workers, found.no_keys) == (7, 0, 3, True)
     assert found.cors_origins == ["https://a.example", "https://b.example"]
+    assert found.compared_edges == [0.5, 2.0]
     assert (found.host, found.digest) == ("127.0.0.1", "a" * 64)
 
 
@@ -41,6 +43,8 @@ def test_each_option_may_be_a_variable_and_the_command_line_wins() -> None:
         ["--workers", "0"],
         ["--version", "none"],
         ["--no-keys", "perhaps"],
+        ["--compared-edges", "1,2"],
+        ["--compared-edges", "[2, 1]"],
         ["--unknown"],
     ],
 )
