@@ -20,32 +20,27 @@ import json
 import logging
 import math
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from mlops_assets.scoring.http import Head, Headers
+
 #: Descriptors that a worker needs besides its connections: files, pipes, those just accepted.
 RESERVED_FILES = 256
 #: One of so many connections is closed where there is no room for a new one: several at once, for
 #: finding the longest idle one takes a look at all.
 MAKE_ROOM = 64
-Headers = Sequence[tuple[bytes, bytes]]
+#: Heads of requests that are remembered, to be known again without being parsed.
+KNOWN_HEADS = 256
+SCORE = b"/score"
 #: Status, headers and body.
 Answer = tuple[int, Headers, bytes]
-#: Answers a POST to ``SCORE`` by its headers and body; None leaves it to the ASGI application.
-AtOnce = Callable[[list[tuple[bytes, bytes]], bytes], Answer | None]
-SCORE = b"/score"
-
-
-def _nothing(_headers: Headers, _body: bytes) -> None:
-    """Leaves everything to the application."""
-
-
 logger = logging.getLogger(__name__)
 
 
@@ -73,21 +68,35 @@ class Limits:
     sweep: float = 1
 
 
+class Scorer(Protocol):
+    """The application, asked directly for what it can answer without waiting."""
+
+    def read(self, headers: Headers) -> Head:
+        """What a request's headers mean."""
+        ...
+
+    def at_once(self, head: Head, body: bytes) -> Answer | None:
+        """Answer a POST to ``SCORE``; None leaves it to the way through ASGI."""
+        ...
+
+
 class Watch:
     """All connections of one worker."""
 
     def __init__(
-        self, limits: Limits, refused: Callable[[str], None], at_once: AtOnce = _nothing
+        self, limits: Limits, refused: Callable[[str], None], scorer: Scorer | None = None
     ) -> None:
         """Raises the process's limit of open files as far as ``limits.connections`` asks.
 
         Args:
             limits: what one client may take.
             refused: told the reason whenever a client is refused or cut off.
-            at_once: answers what can be answered at once.
+            scorer: answers what can be answered at once; None leaves all to ASGI.
         """
         self.limits = limits
-        self.at_once = at_once
+        self.scorer = scorer
+        #: Heads as they were sent -> what they mean, and the length of the body that they announce.
+        self.heads: dict[bytes, tuple[Head, int]] = {}
         self.refused = refused
         self.tick = 0
         #: In the order in which they were made: that decides between equally idle ones.
@@ -230,29 +239,56 @@ class Connection(HttpToolsProtocol):
             return
         self._chunk, self._ended = len(data), False
         self._free = not (self._phase or self._unanswered or self.flow.write_paused)
+        if self._free and self._answer_known(data):
+            return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._parse_again(data, upgrade)
         except httptools.HttpParserError:
             self._refuse_malformed()
-        if self._kept is not None and not self._answer_at_once(self._kept):
-            self._pass_on()
+        if self._kept is not None:
+            if self._phase == _IDLE and self._answer_kept(data, self._kept):
+                self._kept = None
+            else:
+                self._pass_on()
         if self._phase != _IDLE:
             self._count()
 
-    def _answer_at_once(self, headers: list[tuple[bytes, bytes]]) -> bool:
-        """Answer the request that was kept, as the application's cycle would; or return False."""
-        if self._phase != _IDLE:
-            return False  # more of it is to come
-        answer = self.watch.at_once(headers, b"".join(self._pieces))
+    def _answer_known(self, data: bytes) -> bool:
+        """Answer a request whose head is known, byte by byte, and all there; or return False."""
+        end = data.find(b"\r\n\r\n") + 4
+        known = self.watch.heads.get(data[:end])
+        if known is None or len(data) - end != known[1]:
+            return False
+        return self._answer_at_once(known[0], data[end:])
+
+    def _answer_kept(self, data: bytes, headers: Headers) -> bool:
+        """Answer the complete request that was kept, and remember its head; or return False."""
+        scorer, body = self.watch.scorer, b"".join(self._pieces)
+        assert scorer is not None
+        head = scorer.read(headers)
+        if not self._answer_at_once(head, body):
+            return False
+        self._unanswered -= 1
+        end = data.find(b"\r\n\r\n") + 4
+        # A head with ids will not come again; nor is it one, if it does not just precede the body.
+        if not head.ids and len(data) - end == len(body):
+            heads = self.watch.heads
+            if len(heads) >= KNOWN_HEADS:
+                heads.clear()
+            heads[data[:end]] = head, len(body)
+        return True
+
+    def _answer_at_once(self, head: Head, body: bytes) -> bool:
+        """Answer a complete request as the application's cycle would; or return False."""
+        scorer = self.watch.scorer
+        answer = None if scorer is None else scorer.at_once(head, body)
         if answer is None:
             return False
-        self._kept = None
-        status, found, body = answer
-        self.transport.write(_message(status, found, body, self.server_state.default_headers))
+        status, headers, content = answer
+        self.transport.write(_message(status, headers, content, self.server_state.default_headers))
         self.server_state.total_requests += 1
-        self._unanswered -= 1
         self.since = self.watch.tick
         return True
 
@@ -348,7 +384,8 @@ class Connection(HttpToolsProtocol):
     def _may_be_answered_at_once(self) -> bool:
         parser = self.parser
         return (
-            self.url == SCORE
+            self.watch.scorer is not None
+            and self.url == SCORE
             and parser.get_method() == b"POST"
             and parser.get_http_version() == "1.1"
             and parser.should_keep_alive()
@@ -475,5 +512,5 @@ _CLOSE = (b"connection", b"close")
 
 def _message(status: int, headers: Headers, body: bytes, default: Headers) -> bytes:
     """An answer as it is sent."""
-    lines = [b"%b: %b\r\n" % header for header in (*default, *headers)]
-    return b"".join([STATUS_LINE[status], *lines, b"\r\n", body])
+    lines = map(b": ".join, (*default, *headers))
+    return STATUS_LINE[status] + b"\r\n".join((*lines, b"", body))

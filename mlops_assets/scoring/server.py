@@ -26,6 +26,7 @@ from mlops_assets.scoring.http import (
     ORIGIN,
     Cors,
     GoneError,
+    Head,
     Headers,
     Message,
     Receive,
@@ -124,7 +125,8 @@ class Application:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()
-        request = self._request(scope["method"], scope["path"], scope["headers"], receive)
+        head = self.read(scope["headers"])
+        request = self._request(scope["method"], scope["path"], head, receive)
         try:
             reply = await self._route(request)
         except GoneError:
@@ -140,7 +142,7 @@ class Application:
             if mirror is not None and DEPLOYMENT not in request.given:
                 mirror.offer(reply.scored)
 
-    def at_once(self, headers: Headers, body: bytes) -> Answer | None:
+    def at_once(self, head: Head, body: bytes) -> Answer | None:
         """Answer a ``POST /score`` as ``__call__`` does, without waiting for anything.
 
         Returns:
@@ -151,7 +153,7 @@ class Application:
         if serving.only is None or serving.mirror is not None:
             return None
         started = perf_counter()
-        request = self._request("POST", "/score", headers, _gone)
+        request = self._request("POST", "/score", head, _gone)
         try:
             _check_ids(request)
             self._authorize(request)
@@ -163,7 +165,8 @@ class Application:
             reply = self._failed(request, error)
         return reply.status, self._finish(request, reply, started), reply.body
 
-    def _request(self, method: str, path: str, headers: Headers, receive: Receive) -> Request:
+    def read(self, headers: Headers) -> Head:
+        """What a request's headers mean here."""
         given: dict[bytes, bytes] = {}
         ids: list[tuple[bytes, bytes]] = []
         meaningful = self._meaningful
@@ -173,9 +176,12 @@ class Application:
                 given[name] = header[1]
             elif name in REQUEST_IDS:
                 ids.append(header)
-        if not ids:
-            ids.append((b"x-request-id", b"%b-%x" % (self._prefix, next(self._numbers))))
-        return Request(method, path, given, ids, receive, headers)
+        return Head(headers, given, ids)
+
+    def _request(self, method: str, path: str, head: Head, receive: Receive) -> Request:
+        headers, given, ids = head
+        own = [*ids] or [(b"x-request-id", b"%b-%x" % (self._prefix, next(self._numbers)))]
+        return Request(method, path, given, own, receive, headers)
 
     def _finish(self, request: Request, reply: Reply, started: float) -> Headers:
         """Count an answer, and return all of its headers."""

@@ -93,7 +93,7 @@ def serve(
         access_log=settings.access_log,
         lifespan=lifespan,
     )
-    watch = Watch(limits or Limits(), metrics.refuse, application.at_once)
+    watch = Watch(limits or Limits(), metrics.refuse, application)
     config = uvicorn.Config(
         application,
         lifespan="on",

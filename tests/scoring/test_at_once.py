@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 from mlops_assets.files import write_atomic
 from mlops_assets.scoring.deployments import Deployment, Deployments, Serving
 from mlops_assets.scoring.generation import Entry, GenerationFile
+from mlops_assets.scoring.http import Head, Headers
 from mlops_assets.scoring.keys import KeyFile
 from mlops_assets.scoring.metrics import Metrics
 from mlops_assets.scoring.mirror import Mirror
@@ -76,20 +77,23 @@ class Side:
         self._deployments = Deployments(GenerationFile(keys.parent))
         self._deployments.serving = serving
         self.metrics = Metrics()
-        self.at_once = 0
+        self.asked_at_once = 0
         self._application = Application(self._deployments, KeyFile(keys), self.metrics, **options)
         limits = Limits(head=4096, framing=4096, pipelined=4)
-        at_once = self._count if short else lambda *_: None
-        protocol = Watch(limits, self.metrics.refuse, at_once).protocol()
+        self.watch = Watch(limits, self.metrics.refuse, self if short else None)
+        protocol = self.watch.protocol()
         self._config = uvicorn.Config(
             self._application, http=protocol, ws="none", log_config=None, access_log=False
         )
         self._config.load()
         self._protocol: Callable[..., Connection] = protocol
 
-    def _count(self, headers: list[tuple[bytes, bytes]], body: bytes) -> Answer | None:
-        answer = self._application.at_once(headers, body)
-        self.at_once += answer is not None
+    def read(self, headers: Headers) -> Head:
+        return self._application.read(headers)
+
+    def at_once(self, head: Head, body: bytes) -> Answer | None:
+        answer = self._application.at_once(head, body)
+        self.asked_at_once += answer is not None
         return answer
 
     def ask(self, chunks: Sequence[bytes], *, ends: bool = False) -> tuple[bytes, str | None]:
@@ -141,11 +145,11 @@ class Pair:
 
     def same(self, *chunks: bytes, ends: bool = False) -> tuple[bytes, int]:
         """What both answer, and how often the short one did so at once."""
-        before = self.short.at_once
+        before = self.short.asked_at_once
         found, expected = (side.ask(chunks, ends=ends) for side in (self.short, self.long))
         assert found == expected
         assert self.short.counts() == self.long.counts()
-        return found[0], self.short.at_once - before
+        return found[0], self.short.asked_at_once - before
 
 
 def _deployment(name: str, version: VersionRef, traffic: int, served: Any = None) -> Deployment:
