@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from mlops_assets.files import write_atomic
+from mlops_assets.scoring import keys, protocol, responder
 from mlops_assets.scoring.deployments import Deployment, Deployments, Serving
 from mlops_assets.scoring.generation import Entry, GenerationFile
 from mlops_assets.scoring.http import Head, Headers
@@ -48,8 +50,8 @@ class Wire(asyncio.Transport):
         self.closed: str | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        assert self.closed is None
-        self.written.append(bytes(data))
+        if self.closed is None:  # as real ones: what comes later is lost
+            self.written.append(bytes(data))
 
     def write_eof(self) -> None:
         self.closed = "eof"
@@ -73,12 +75,14 @@ class Wire(asyncio.Transport):
 class Side:
     """One application behind its connections, with or without the short way."""
 
-    def __init__(self, serving: Serving, keys: Path, short: bool, **options: Any) -> None:
-        self._deployments = Deployments(GenerationFile(keys.parent))
-        self._deployments.serving = serving
+    def __init__(self, serving: Serving, key_file: Path, short: bool, **options: Any) -> None:
+        self.deployments = Deployments(GenerationFile(key_file.parent))
+        self.deployments.serving = serving
         self.metrics = Metrics()
         self.asked_at_once = 0
-        self._application = Application(self._deployments, KeyFile(keys), self.metrics, **options)
+        self._application = Application(
+            self.deployments, KeyFile(key_file), self.metrics, **options
+        )
         limits = Limits(head=4096, framing=4096, pipelined=4)
         self.watch = Watch(limits, self.metrics.refuse, self if short else None)
         protocol = self.watch.protocol()
@@ -113,22 +117,24 @@ class Side:
         for number, chunk in enumerate(chunks):
             if wire.closed is None:
                 connection.data_received(chunk)
-            await self._settle(state)
+            await self._settle()
             if ends and number == 0:
                 connection.shutdown()
         connection.connection_lost(None)
-        await self._settle(state)
+        await self._settle()
         assert not state.tasks
         written = b"".join(wire.written)
         return re.sub(rb"x-request-id: [0-9a-f]{16}-[0-9a-f]+", b"x-request-id: own", written), (
             wire.closed
         )
 
-    async def _settle(self, state: ServerState) -> None:
-        for _ in range(20):
-            await asyncio.sleep(0)
-        while any(task for task in state.tasks if self._application._waiting):
-            await asyncio.sleep(0.001)
+    async def _settle(self) -> None:
+        """Let all happen that happens without the client, in threads too."""
+        quiet = 0
+        while quiet < 20:
+            waits = self._application._waiting
+            await asyncio.sleep(0.001 if waits else 0)
+            quiet = 0 if waits else quiet + 1
 
     def counts(self) -> dict[str, Any]:
         """All that was counted but the times."""
@@ -139,9 +145,13 @@ class Side:
 class Pair:
     """The same deployments on both ways."""
 
-    def __init__(self, serving: Serving, keys: Path, **options: Any) -> None:
-        self.short = Side(serving, keys, True, **options)
-        self.long = Side(serving, keys, False, **options)
+    def __init__(self, serving: Serving, key_file: Path, **options: Any) -> None:
+        self.short = Side(serving, key_file, True, **options)
+        self.long = Side(serving, key_file, False, **options)
+
+    def serve(self, serving: Serving) -> None:
+        for side in (self.short, self.long):
+            side.deployments.serving = serving
 
     def same(self, *chunks: bytes, ends: bool = False) -> tuple[bytes, int]:
         """What both answer, and how often the short one did so at once."""
@@ -155,6 +165,14 @@ class Pair:
 def _deployment(name: str, version: VersionRef, traffic: int, served: Any = None) -> Deployment:
     entry = Entry(str(version.bundle), version.digest, version.version, traffic)
     return Deployment(name, entry, Predictor.load(version.bundle, version.digest, served))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patience() -> Iterator[None]:
+    """However slow the machine is, the model is not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(responder, "SLOW_SECONDS", math.inf)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +318,10 @@ def test_shared_traffic_and_copies_go_through_asgi(
     live, staged = deployments["live"], deployments[STAGED]
     half = [_deployment(name, _ref(live), 50) for name in ("one", "two")]
     sticky = Serving(1, {d.name: d for d in half}, sticky=b"x-user")
-    shared = Pair(sticky, folder / "keys")
+    shared = Pair(Serving(1, {"live": live}), folder / "keys")
+    for user in map(str, range(10)):
+        assert shared.same(post(BODY, f"x-user: {user}"))[1] == 1
+    shared.serve(sticky)  # now their heads are known
     for user in map(str, range(10)):
         assert shared.same(post(BODY, f"x-user: {user}"))[1] == 0
     mirror = Mirror(staged, Metrics().mirror(STAGED))
@@ -309,6 +330,38 @@ def test_shared_traffic_and_copies_go_through_asgi(
     mirror.close()
     nothing = Pair(Serving(), folder / "keys")
     assert nothing.same(post(BODY))[0].startswith(b"HTTP/1.1 503 ")
+
+
+def test_a_key_is_looked_at_whether_its_head_is_known_or_not(
+    tmp_path: Path, deployments: dict[str, Deployment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "FOLLOW_SECONDS", 0)
+    write_atomic(tmp_path / "keys", "first\n", 0o600)
+    pair = Pair(Serving(1, deployments), tmp_path / "keys")
+    for _ in range(3):
+        assert pair.same(post(BODY))[0].startswith(b"HTTP/1.1 200 ")
+    write_atomic(tmp_path / "keys", "another\n", 0o600)
+    for _ in range(3):
+        assert pair.same(post(BODY))[0].startswith(b"HTTP/1.1 401 ")
+
+
+def test_which_heads_are_known(
+    folder: Path, deployments: dict[str, Deployment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "KNOWN_HEADS", 3)
+    pair = Pair(Serving(1, deployments), folder / "keys")
+    heads = pair.short.watch.heads
+    pair.same(post(BODY, "x-request-id: 1"), post(CHUNKS, "transfer-encoding: chunked"))
+    pair.same(post(BODY) * 2, post(BODY)[:-1], post(BODY)[-1:])
+    assert not heads
+    pair.same(b"\r\n\r\n" + post(BODY))
+    assert not heads
+    for number in range(10):
+        request = post(BODY, f"x: {number}")
+        pair.same(request, request[:-1], request[-1:], request + request, request)
+        pair.same(request[:-1] + b"x", request + b"x")
+        assert request[: -len(BODY)] in heads
+        assert len(heads) <= 3
 
 
 def _ref(deployment: Deployment) -> VersionRef:
