@@ -298,7 +298,7 @@ _REQUESTS += [b"".join(chunks) for chunks, _ in THROUGH_ASGI.values() if b"expec
     st.lists(st.sampled_from([r for r in _REQUESTS if len(r) < 10_000]), min_size=1, max_size=4),
     st.lists(st.integers(0, 2000), max_size=3),
 )
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_requests_cut_anywhere(pair: Pair, requests: list[bytes], cuts: list[int]) -> None:
     data = b"".join(requests)
     places = sorted({0, len(data), *(cut % len(data) for cut in cuts)})
@@ -306,7 +306,7 @@ def test_any_requests_cut_anywhere(pair: Pair, requests: list[bytes], cuts: list
 
 
 @given(requests().filter(lambda odd: odd.path == SCORE))
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_body(pair: Pair, odd: Odd) -> None:
     _, at_once = pair.same(post(odd.body))
     assert at_once == (len(odd.body) <= THREAD_BYTES)
