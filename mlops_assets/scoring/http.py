@@ -26,6 +26,17 @@ _ALLOWED_HEADERS = b"authorization, content-type, azureml-model-deployment, x-re
 _EXPOSED_HEADERS = b"azureml-model-deployment, x-mlops-version, x-request-id"
 
 
+class Head(NamedTuple):
+    """What a request's headers mean here."""
+
+    #: All of them, names in lower case.
+    headers: Headers
+    #: Those that mean something.
+    given: dict[bytes, bytes]
+    #: The ids that it brought.
+    ids: Headers
+
+
 @dataclass(slots=True)
 class Request:
     """The parts of a request that a route may ask for."""

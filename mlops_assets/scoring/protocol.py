@@ -6,6 +6,10 @@ nothing: marks on the connection and one look at all of them a second, instead o
 
 Time is counted in those looks, not by the clock: a worker that stood still, with what clients
 sent meanwhile still unread, does not blame them for it.
+
+A request to score that comes in one piece, alone, is answered in the very call that brought it:
+what ASGI needs for a request, a task, a scope, messages, costs more than the answer. The bytes are
+the same either way.
 """
 
 from __future__ import annotations
@@ -18,18 +22,25 @@ import math
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from mlops_assets.scoring.http import Head, Headers
+
 #: Descriptors that a worker needs besides its connections: files, pipes, those just accepted.
 RESERVED_FILES = 256
 #: One of so many connections is closed where there is no room for a new one: several at once, for
 #: finding the longest idle one takes a look at all.
 MAKE_ROOM = 64
+#: Heads of requests that are remembered, to be known again without being parsed.
+KNOWN_HEADS = 256
+SCORE = b"/score"
+#: Status, headers and body.
+Answer = tuple[int, Headers, bytes]
 logger = logging.getLogger(__name__)
 
 
@@ -57,17 +68,35 @@ class Limits:
     sweep: float = 1
 
 
+class Scorer(Protocol):
+    """The application, asked directly for what it can answer without waiting."""
+
+    def read(self, headers: Headers) -> Head:
+        """What a request's headers mean."""
+        ...
+
+    def at_once(self, head: Head, body: bytes) -> Answer | None:
+        """Answer a POST to ``SCORE``; None leaves it to the way through ASGI."""
+        ...
+
+
 class Watch:
     """All connections of one worker."""
 
-    def __init__(self, limits: Limits, refused: Callable[[str], None]) -> None:
+    def __init__(
+        self, limits: Limits, refused: Callable[[str], None], scorer: Scorer | None = None
+    ) -> None:
         """Raises the process's limit of open files as far as ``limits.connections`` asks.
 
         Args:
             limits: what one client may take.
             refused: told the reason whenever a client is refused or cut off.
+            scorer: answers what can be answered at once; None leaves all to ASGI.
         """
         self.limits = limits
+        self.scorer = scorer
+        #: Heads as they were sent -> what they mean, and the length of the body that they announce.
+        self.heads: dict[bytes, tuple[Head, int]] = {}
         self.refused = refused
         self.tick = 0
         #: In the order in which they were made: that decides between equally idle ones.
@@ -163,6 +192,12 @@ class Connection(HttpToolsProtocol):
         self._overhead = 0
         #: Bytes of the chunk at hand, and whether a request ended in it.
         self._chunk, self._ended = 0, False
+        #: Whether the next request may be answered at once: nothing is under way.
+        self._free = False
+        #: The headers and the body's pieces of a request that is kept from the application, as
+        #: yet: it may be complete, and the only one, where this chunk ends.
+        self._kept: list[tuple[bytes, bytes]] | None = None
+        self._pieces: list[bytes] = []
         #: Sweeps in a row that found an answer untaken.
         self._untaken = 0
         #: What a refused client is still to be sent.
@@ -203,14 +238,79 @@ class Connection(HttpToolsProtocol):
         if self._phase == _REFUSED:
             return
         self._chunk, self._ended = len(data), False
+        self._free = not (self._phase or self._unanswered or self.flow.write_paused)
+        if self._free and self._answer_known(data):
+            return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._parse_again(data, upgrade)
         except httptools.HttpParserError:
             self._refuse_malformed()
+        if self._kept is not None:
+            if self._phase == _IDLE and self._answer_kept(data, self._kept):
+                self._kept = None
+            else:
+                self._pass_on()
         if self._phase != _IDLE:
             self._count()
+
+    def _answer_known(self, data: bytes) -> bool:
+        """Answer a request whose head is known, byte by byte, and all there; or return False."""
+        end = data.find(b"\r\n\r\n") + 4
+        known = self.watch.heads.get(data[:end])
+        if known is None or len(data) - end != known[1]:
+            return False
+        return self._answer_at_once(known[0], data[end:])
+
+    def _answer_kept(self, data: bytes, headers: Headers) -> bool:
+        """Answer the complete request that was kept, and remember its head; or return False."""
+        scorer, body = self.watch.scorer, b"".join(self._pieces)
+        assert scorer is not None
+        head = scorer.read(headers)
+        if not self._answer_at_once(head, body):
+            return False
+        self._unanswered -= 1
+        end = data.find(b"\r\n\r\n") + 4
+        # A head with ids will not come again; nor is it one, if it does not just precede the body.
+        if not head.ids and len(data) - end == len(body):
+            heads = self.watch.heads
+            if len(heads) >= KNOWN_HEADS:
+                heads.clear()
+            heads[data[:end]] = head, len(body)
+        return True
+
+    def _answer_at_once(self, head: Head, body: bytes) -> bool:
+        """Answer a complete request as the application's cycle would; or return False."""
+        scorer = self.watch.scorer
+        answer = None if scorer is None else scorer.at_once(head, body)
+        if answer is None:
+            return False
+        status, headers, content = answer
+        self.transport.write(_message(status, headers, content, self.server_state.default_headers))
+        self.server_state.total_requests += 1
+        self.since = self.watch.tick
+        return True
+
+    def _pass_on(self) -> None:
+        """Give the application the request that was kept from it."""
+        headers, self._kept = self._kept, None
+        if headers is None:
+            return
+        self._begin_cycle(headers)
+        for piece in self._pieces:
+            super().on_body(piece)
+        if self._phase == _IDLE:
+            super().on_message_complete()
+
+    def _begin_cycle(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Let uvicorn make the scope and start the application's task."""
+        url, expects = self.url, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
+        super().on_headers_complete()
+        self.headers = _TRAILERS
 
     def _count(self) -> None:
         if self._phase == _REFUSED:
@@ -252,7 +352,9 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
-        super().on_message_begin()
+        if self._kept is not None:
+            self._pass_on()
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._phase = _HEAD
         self._overhead = 0
         self.since = self.watch.tick
@@ -271,15 +373,32 @@ class Connection(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 raise _Stop
             return  # the parser stops here, and another one begins anew
-        super().on_headers_complete()
+        free, self._free = self._free, False
+        if free and self._may_be_answered_at_once():
+            self._kept, self._pieces, self.headers = self.headers, [], _TRAILERS
+        else:
+            self._begin_cycle(self.headers)
         self._phase = _BODY
         self._unanswered += 1
-        self.headers = _TRAILERS
+
+    def _may_be_answered_at_once(self) -> bool:
+        parser = self.parser
+        return (
+            self.watch.scorer is not None
+            and self.url == SCORE
+            and parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and parser.should_keep_alive()
+            and not self.expect_100_continue
+        )
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         self._overhead -= len(body)
-        super().on_body(body)
+        if self._kept is None:
+            super().on_body(body)
+        else:
+            self._pieces.append(body)
 
     def on_message_complete(self) -> None:
         """A request's last byte."""
@@ -287,7 +406,8 @@ class Connection(HttpToolsProtocol):
             return  # of a request for another protocol
         self._phase = _IDLE
         self._ended = True
-        super().on_message_complete()
+        if self._kept is None:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """The application has answered: go on to the next request."""
@@ -351,9 +471,13 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Answer the request at hand, after those before it, and read nothing more."""
         self.watch.refused(code)
+        self._pass_on()
         unanswered = self._in_body()
         if self._phase != _BODY or unanswered:
-            self._farewell = _answer(status, code, message, self.server_state.default_headers)
+            body = json.dumps({"error": {"code": code, "message": message}}).encode()
+            length = b"%d" % len(body)
+            headers = [(b"content-type", b"application/json"), (b"content-length", length), _CLOSE]
+            self._farewell = _message(status, headers, body, self.server_state.default_headers)
         self._phase = _REFUSED
         if unanswered:
             self._take_over()
@@ -383,8 +507,10 @@ class Connection(HttpToolsProtocol):
         self.transport.write_eof()
 
 
-def _answer(status: int, code: str, message: str, headers: list[tuple[bytes, bytes]]) -> bytes:
-    body = json.dumps({"error": {"code": code, "message": message}}).encode()
-    lines = [b"%b: %b\r\n" % header for header in headers]
-    lines += [b"content-type: application/json\r\n", b"content-length: %d\r\n" % len(body)]
-    return b"".join([STATUS_LINE[status], *lines, b"connection: close\r\n\r\n", body])
+_CLOSE = (b"connection", b"close")
+
+
+def _message(status: int, headers: Headers, body: bytes, default: Headers) -> bytes:
+    """An answer as it is sent."""
+    lines = map(b": ".join, (*default, *headers))
+    return STATUS_LINE[status] + b"\r\n".join((*lines, b"", body))

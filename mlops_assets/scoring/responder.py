@@ -40,6 +40,8 @@ class Responder:
             (DEPLOYMENT, deployment.name.encode()),
             (b"x-mlops-version", str(deployment.entry.version).encode()),
         ]
+        #: Whether it is an estimator's own code that answers, which may do what it likes.
+        self.runs_anything = deployment.predictor.format == "pickle"
         self._schema = schema
         self._model = deployment.predictor.model
         self._names = schema.names

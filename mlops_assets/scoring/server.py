@@ -26,6 +26,9 @@ from mlops_assets.scoring.http import (
     ORIGIN,
     Cors,
     GoneError,
+    Head,
+    Headers,
+    Message,
     Receive,
     Receiver,
     Reply,
@@ -41,6 +44,7 @@ from mlops_assets.scoring.logs import without_values
 from mlops_assets.scoring.metrics import CONTENT_TYPE, Metrics
 from mlops_assets.scoring.openapi import openapi
 from mlops_assets.scoring.predictor import Prediction
+from mlops_assets.scoring.protocol import Answer
 from mlops_assets.scoring.questions import asks_for_metrics, told
 from mlops_assets.scoring.responder import DEPLOYMENT, Responder
 
@@ -125,18 +129,8 @@ class Application:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()
-        given: dict[bytes, bytes] = {}
-        ids: list[tuple[bytes, bytes]] = []
-        meaningful = self._meaningful
-        for header in scope["headers"]:
-            name = header[0]
-            if name in meaningful:
-                given[name] = header[1]
-            elif name in REQUEST_IDS:
-                ids.append(header)
-        if not ids:
-            ids.append((b"x-request-id", b"%b-%x" % (self._prefix, next(self._numbers))))
-        request = Request(scope["method"], scope["path"], given, ids, receive, scope["headers"])
+        head = self.read(scope["headers"])
+        request = self._request(scope["method"], scope["path"], head, receive)
         try:
             reply = await self._route(request)
         except GoneError:
@@ -144,28 +138,72 @@ class Application:
             return
         except Exception as error:
             reply = self._failed(request, error)
-        headers = [(b"content-length", b"%d" % len(reply.body)), *reply.headers, *ids]
-        if ORIGIN in given:
-            headers += self._cors.headers(given[ORIGIN])
-        # Counted before it is sent: whoever has the answer finds it in the metrics.
-        seconds = perf_counter() - started
-        if reply.responder is not None:
-            reply.responder.tally.record(reply.status, seconds)
+        headers = self._finish(request, reply, started)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
         if reply.scored is not None:
             mirror = self._deployments.serving.mirror
-            if mirror is not None and DEPLOYMENT not in given:
+            if mirror is not None and DEPLOYMENT not in request.given:
                 mirror.offer(reply.scored)
+
+    def at_once(self, head: Head, body: bytes) -> Answer | None:
+        """Answer a ``POST /score`` as ``__call__`` does, without waiting for anything.
+
+        Returns:
+            None where that is not sure to be quick, or more is to be done than to answer.
+        """
+        serving = self._deployments.serving
+        # Where chance decides it decides once.
+        if serving.only is None or serving.mirror is not None:
+            return None
+        started = perf_counter()
+        request = self._request("POST", "/score", head, _gone)
+        try:
+            _check_ids(request)
+            self._authorize(request)
+            responder = self._pick(request)
+            if responder.runs_anything or responder.is_slow(body):
+                return None
+            reply = self._scored(request, responder, body)
+        except Exception as error:
+            reply = self._failed(request, error)
+        if reply is None:
+            return None
+        return reply.status, self._finish(request, reply, started), reply.body
+
+    def read(self, headers: Headers) -> Head:
+        """What a request's headers mean here."""
+        given: dict[bytes, bytes] = {}
+        ids: list[tuple[bytes, bytes]] = []
+        meaningful = self._meaningful
+        for header in headers:
+            name = header[0]
+            if name in meaningful:
+                given[name] = header[1]
+            elif name in REQUEST_IDS:
+                ids.append(header)
+        return Head(headers, given, ids)
+
+    def _request(self, method: str, path: str, head: Head, receive: Receive) -> Request:
+        headers, given, ids = head
+        own = [*ids] or [(b"x-request-id", b"%b-%x" % (self._prefix, next(self._numbers)))]
+        return Request(method, path, given, own, receive, headers)
+
+    def _finish(self, request: Request, reply: Reply, started: float) -> Headers:
+        """Count an answer, and return all of its headers."""
+        headers = [(b"content-length", b"%d" % len(reply.body)), *reply.headers, *request.ids]
+        if ORIGIN in request.given:
+            headers += self._cors.headers(request.given[ORIGIN])
+        # Counted before it is sent: whoever has the answer finds it in the metrics.
+        seconds = perf_counter() - started
+        if reply.responder is not None:
+            reply.responder.tally.record(reply.status, seconds)
         if self._access_log:
             self._log(request, reply, seconds)
+        return headers
 
     async def _route(self, request: Request) -> Reply:
-        for name, value in request.ids:
-            if len(value) > MAXIMUM_ID:
-                message = f"header {name.decode()} is longer than {MAXIMUM_ID} characters"
-                request.ids.clear()  # not sent back
-                raise RequestError(message, 431, "header_too_long")
+        _check_ids(request)
         methods, handler = self._routes.get(request.path) or self._model_route(request.path)
         if request.method not in methods:
             return _wrong_method(methods)
@@ -214,15 +252,23 @@ class Application:
         if request.method == "GET" and not body:
             return _wrong_method(("POST", "OPTIONS"), "send the rows with POST")
         responder = self._pick(request)
+        if not responder.is_slow(body):
+            reply = self._scored(request, responder, body)
+            return await self._tell_metrics(responder) if reply is None else reply
         try:
-            if responder.is_slow(body):
-                answer = await self._in_thread(responder, responder.work, body)
-            else:
-                answer = responder.answer(body)
+            answer = await self._in_thread(responder, responder.work, body)
         except Exception as error:
             if asks_for_metrics(body):
                 return await self._tell_metrics(responder)
             return self._failed(request, error, responder)
+        return Reply(200, answer, responder.headers, responder, body)
+
+    def _scored(self, request: Request, responder: Responder, body: bytes) -> Reply | None:
+        """Score a body; None for one that asks something else."""
+        try:
+            answer = responder.answer(body)
+        except Exception as error:
+            return None if asks_for_metrics(body) else self._failed(request, error, responder)
         return Reply(200, answer, responder.headers, responder, body)
 
     async def _in_thread(
@@ -362,6 +408,19 @@ def _timed(
 ) -> tuple[bytes, Prediction, float]:
     started = perf_counter()
     return (*work(body), perf_counter() - started)
+
+
+async def _gone() -> Message:
+    """What a body is received from that is there already."""
+    return {"type": "http.disconnect"}
+
+
+def _check_ids(request: Request) -> None:
+    for name, value in request.ids:
+        if len(value) > MAXIMUM_ID:
+            message = f"header {name.decode()} is longer than {MAXIMUM_ID} characters"
+            request.ids.clear()  # not sent back
+            raise RequestError(message, 431, "header_too_long")
 
 
 def _wrong_method(methods: Iterable[str], message: str = "") -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,8 @@ class Session:
         self._session: Any = session._sess  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         # onnxruntime binds no texts.
         bindable = self._outputs == [PREDICTION] and "object" not in self._dtypes.values()
-        self._row: _Row | None = _Row(session, self._dtypes) if bindable else None
+        self._bound = _Bound(session, self._dtypes) if bindable else None
+        self._cells = _Cells(self._dtypes)
 
     def run(self, columns: Mapping[str, Sequence[Any]], rows: int) -> Scores:
         """Score a table.
@@ -80,9 +82,10 @@ class Session:
 
     def run_row(self, values: Sequence[Any]) -> Scores:
         """Score one row, its values in training order; one caller at a time."""
-        if self._row is not None:
-            return self._row.run(values), None
-        return self.run({n: (v,) for n, v in zip(self._dtypes, values, strict=True)}, 1)
+        if self._bound is not None:
+            return self._bound.run(values), None
+        self._cells.fill(values)
+        return self._plain(self._session.run(self._outputs, self._cells.arrays, None))
 
     def _plain(self, arrays: Sequence[np.ndarray[Any, Any]]) -> Scores:
         first = arrays[0]
@@ -95,24 +98,45 @@ class Session:
             values = [self._labels[value] for value in values]
         if len(arrays) == 1:
             return values, None
-        if not np.isfinite(arrays[1]).all():
+        probabilities = arrays[1].tolist()
+        # Of one row the sum tells as well, and sooner: numbers of 32 bits add up to a finite one.
+        one = len(probabilities) == 1
+        if not (math.isfinite(sum(probabilities[0])) if one else np.isfinite(arrays[1]).all()):
             raise ModelError("the model answered a probability that is NaN or infinite")
-        return values, arrays[1].tolist()
+        return values, probabilities
 
 
-class _Row:
-    """One numeric row after another through the same memory: half the cost of new arrays."""
+class _Cells:
+    """One row after another in the same memory: half the cost of new arrays."""
+
+    def __init__(self, dtypes: Mapping[str, str]) -> None:
+        names = list(dtypes)
+        #: Input -> its one cell.
+        self.arrays: dict[str, np.ndarray[Any, Any]] = {}
+        #: Per type of array its cells, which of a row's values go there, and whether it is texts.
+        self._groups: list[tuple[np.ndarray[Any, Any], list[int], bool]] = []
+        for dtype in sorted(set(dtypes.values())):
+            places = [place for place, name in enumerate(names) if dtypes[name] == dtype]
+            cells = np.zeros((len(places), 1, 1), dtype)
+            self.arrays |= {names[place]: cells[n] for n, place in enumerate(places)}
+            self._groups.append((cells.reshape(len(places)), places, dtype == "object"))
+
+    def fill(self, values: Sequence[Any]) -> None:
+        """Put a row's values there, which are in training order."""
+        for cells, places, texts in self._groups:
+            found = [values[place] for place in places]
+            # As in `_array`.
+            cells[:] = ["" if value is None else value for value in found] if texts else found
+
+
+class _Bound:
+    """Rows of numbers in, one number out, all of it in the same memory."""
 
     def __init__(self, session: Any, dtypes: Mapping[str, str]) -> None:
+        self._cells = _Cells(dtypes)
         self._binding = session.io_binding()
-        #: Per type of array its cells, and which of a row's values go there.
-        self._groups: list[tuple[np.ndarray[Any, Any], list[int]]] = []
-        for dtype in sorted(set(dtypes.values())):
-            places = [place for place, other in enumerate(dtypes.values()) if other == dtype]
-            cells = np.zeros((len(places), 1, 1), dtype)
-            for place, cell in zip(places, cells, strict=True):
-                self._binding.bind_cpu_input(list(dtypes)[place], cell)
-            self._groups.append((cells.reshape(len(places)), places))
+        for name, cell in self._cells.arrays.items():
+            self._binding.bind_cpu_input(name, cell)
         shape = [size if isinstance(size, int) else 1 for size in session.get_outputs()[0].shape]
         self._answer = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
         self._binding.bind_ortvalue_output(PREDICTION, self._answer)
@@ -121,8 +145,7 @@ class _Row:
 
     def run(self, values: Sequence[Any]) -> list[float]:
         """The prediction, in a list."""
-        for cells, places in self._groups:
-            cells[:] = [values[place] for place in places]
+        self._cells.fill(values)
         self._run(self._bound, None)
         value = self._answer.numpy().item()
         if value - value != 0.0:  # NaN or infinite

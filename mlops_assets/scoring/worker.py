@@ -66,7 +66,6 @@ def serve(
     metrics = Metrics(folder)
     deployments = Deployments(GenerationFile(folder), acknowledge, metrics)
     settings = read_settings(folder)
-    watch = Watch(limits or Limits(), metrics.refuse)
 
     @contextlib.asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
@@ -95,6 +94,7 @@ def serve(
         access_log=settings.access_log,
         lifespan=lifespan,
     )
+    watch = Watch(limits or Limits(), metrics.refuse, application)
     config = uvicorn.Config(
         application,
         lifespan="on",

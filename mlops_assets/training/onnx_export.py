@@ -18,6 +18,7 @@ import numpy as np
 from mlops_assets.scoring.schema import Feature
 from mlops_assets.training import onnx_converters
 from mlops_assets.training.errors import NotConvertedError
+from mlops_assets.training.onnx_simplify import simplify
 
 if TYPE_CHECKING:
     import onnx
@@ -91,7 +92,8 @@ def convert(
                 options={id(pipeline): {"zipmap": False}} if classifies else None,
                 target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
             )
-            return _named(model, [name for name, _ in inputs], names).SerializeToString()
+            named = _named(model, [name for name, _ in inputs], names)
+            return simplify(named).SerializeToString()
     except _TooLongError:
         raise TooSlowError(f"skl2onnx does not convert it within {seconds:g} s") from None
     except Exception as error:  # converters raise whatever the step they do not know makes them
