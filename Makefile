@@ -30,7 +30,7 @@ ifneq ($(shell mkdir -p "$${HOME:-/nonexistent}/.cache/uv" 2>/dev/null && test -
 export UV_CACHE_DIR := $(CURDIR)/$(TOOLS)/uv-cache
 endif
 
-.PHONY: help install demo dev stop test test-system lint format clean lock schema bench bench-data bench-sensors bench-serving bench-workers wrk browser node image test-azure
+.PHONY: help install demo demo-azure dev stop test test-system lint format clean lock schema bench bench-data bench-sensors bench-serving bench-workers wrk browser node image test-azure test-live
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -52,6 +52,9 @@ $(INSTALLED): requirements.lock pyproject.toml | $(filter $(TOOLS)/%,$(UV))
 demo: $(INSTALLED) ## Release and deploy both sample models; prints the endpoints.
 	@$(BIN)/mlops demo
 
+demo-azure: $(INSTALLED) $(AZURE_NODE) ## The same on an Azure of its own on this machine: two releases, blue to green.
+	@$(BIN)/python -m tests.azure.demo $(ARGS)
+
 dev: $(INSTALLED) ## Dagster's page on the same state; Ctrl-C ends it.
 	@$(BIN)/mlops dev
 
@@ -66,6 +69,9 @@ test-system: $(INSTALLED) browser ## The real daemon, a browser, and a longer fu
 
 test-azure: $(INSTALLED) $(AZURE_NODE) ## Microsoft's clients against the Azure of the tests, on this machine.
 	@$(BIN)/python -m pytest tests/azure -o addopts="-q --timeout 300 --strict-markers"
+
+test-live: $(INSTALLED) ## A real subscription, as docs/azure.md sets one up; skipped without.
+	@$(BIN)/python -m pytest tests/live -o addopts="-q -rs --timeout 7200 --strict-markers"
 
 browser: ## Install Chromium for `make test-system` where it is missing (Debian, Ubuntu).
 	@browser="$${MLOPS_CHROMIUM:-/usr/bin/chromium}"; test -x "$$browser" && exit; \

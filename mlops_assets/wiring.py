@@ -68,14 +68,13 @@ def _local(profile: Profile) -> dict[str, Any]:
 
 def _azure(profile: Profile) -> dict[str, Any]:
     """Azure holds the truth; the state folder has copies of what was made or read here."""
-    from resources.azure.training import AzureMLTraining
-
     from resources.azure.artifacts import BlobArtifacts
     from resources.azure.attempts import AttemptsOnAzure
     from resources.azure.clients import AzureClients
     from resources.azure.documents import BlobDocuments
     from resources.azure.registry import AzureMLRegistry
     from resources.azure.storage import BlobStorage, root_of
+    from resources.azure.training import AzureMLTraining
 
     assert profile.azure is not None
     clients = AzureClients(profile.azure)

@@ -37,6 +37,34 @@ def test_the_code_location_loads_without_the_slow_packages(tmp_path: Path) -> No
     assert not modules & (slow | {"azure", "dagster_azure", "onnx", "onnxruntime", "skl2onnx"})
 
 
+LOAD_AZURE = """
+import socket, sys
+def refused(*_): raise AssertionError("nothing is to be asked")
+socket.socket.connect = socket.getaddrinfo = refused
+from mlops_assets.definitions import build_definitions
+from resources.environment import load_profile
+defs = build_definitions(load_profile({"MLOPS_PROFILE": "azure", "MLOPS_HOME": sys.argv[1]}))
+keys = defs.resolve_asset_graph().materializable_asset_keys
+print(",".join(sorted(key.to_user_string() for key in keys)))
+print(",".join(sorted(name for name in sys.modules if name.partition(".")[0] in SLOW)))
+"""
+
+
+def test_the_profile_azure_loads_without_azure_or_a_network(tmp_path: Path) -> None:
+    script = LOAD_AZURE.replace("SLOW", str({"azure", "dagster_azure", "adlfs", "msal", "pandas"}))
+    variables = {n: v for n, v in os.environ.items() if not n.startswith(("AZURE_", "MLOPS_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=variables,
+    )
+    assets, slow = done.stdout.splitlines()
+    assert {"infrastructure/staging", "penguins/production_endpoint"} <= set(assets.split(","))
+    assert slow == ""
+
+
 def test_a_wrong_model_yaml_costs_its_model_alone(tmp_path: Path) -> None:
     repository = make_repository(tmp_path)
     wrong = MODEL_YAML.replace("nullable", "nullible")

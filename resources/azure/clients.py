@@ -133,9 +133,25 @@ class AzureClients:
         return ContainerInstanceManagementClient(self.credential, self.settings.subscription_id)
 
 
+def _nothing(*_: object, **__: object) -> None:
+    pass
+
+
 def _quiet() -> None:
-    """Leave out what azure-ai-ml says of each of its own classes, at each start."""
-    logging.getLogger("azure.ai.ml._utils._experimental").setLevel(logging.ERROR)
+    """Keep azure-ai-ml from writing between our lines: what fails it raises, and we tell it.
+
+    It prints a dot per look at an operation, and a colour after each upload; it logs an error for
+    each resource that is not there yet, and a warning for each of its own newer classes.
+    """
+    from importlib import import_module
+
+    for name in ("_utils._azureml_polling", "_artifacts._blob_storage_helper"):
+        module = import_module(f"azure.ai.ml.{name}")
+        module.print = _nothing  # pyright: ignore[reportAttributeAccessIssue]
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("azure.ai.ml"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("azure.ai.ml").setLevel(logging.CRITICAL)
 
 
 #: Signatures of addresses, what follows the name of a secret, and tokens.

@@ -16,6 +16,7 @@ import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import IO
 
 from resources.environment import checkout
 from tests.azure.server import GROUP, AzureServer
@@ -31,7 +32,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="Wait for Ctrl-C before all ends.")
     options = parser.parse_args()
     with closing(AzureServer()) as server, tempfile.TemporaryDirectory(prefix="demo-") as name:
-        demo = _Demo(server, Path(name))
+        demo = Demo(server, Path(name))
         try:
             demo.run()
         except subprocess.CalledProcessError as error:
@@ -42,17 +43,25 @@ def main() -> int:
         return demo.verdict()
 
 
-class _Demo:
-    """Commands in one environment."""
+class Demo:
+    """The commands, with a state folder and a clone of their own."""
 
-    def __init__(self, server: AzureServer, folder: Path) -> None:
-        self._server = server
+    def __init__(self, server: AzureServer, folder: Path, output: IO[str] | None = None) -> None:
+        """Prepare it.
+
+        Args:
+            server: the Azure that they find.
+            folder: takes the clone and the state.
+            output: what they print goes there.
+        """
+        self._server, self._output = server, output
+        self.state = folder / "state"
         self._source = folder / "repository"
         self._variables = {
             **os.environ,
             **server.environment(),
             "MLOPS_PROFILE": "azure",
-            "MLOPS_HOME": str(folder / "state"),
+            "MLOPS_HOME": str(self.state),
             "MLOPS_REPOSITORY": str(self._source),
             # What a team has made before: an image, its registry, an identity, a cluster.
             "MLOPS_SERVING_REGISTRY": "contoso.azurecr.io",
@@ -63,6 +72,7 @@ class _Demo:
         }
 
     def run(self) -> None:
+        """Both releases; raises CalledProcessError where a command does not end as it should."""
         subprocess.run(["git", "clone", "--quiet", str(checkout()), str(self._source)], check=True)
         self._git("checkout", "--quiet", "-B", "main")
         for environment in ENVIRONMENTS:
@@ -78,6 +88,7 @@ class _Demo:
         self._mlops("history", "diabetes")
 
     def wait(self) -> None:
+        """Until somebody has seen enough."""
         names = self._server.environment().keys() | {"MLOPS_PROFILE", "MLOPS_HOME"}
         for name in sorted(names):
             print(f"export {name}={self._variables[name]}")
@@ -112,10 +123,12 @@ class _Demo:
 
     def _mlops(self, *arguments: str, code: int = 0) -> None:
         command = [str(Path(sys.executable).with_name("mlops")), *arguments]
-        print(f"\n$ {_shown(command)}", flush=True)
+        print(f"\n$ {_shown(command)}", flush=True, file=self._output)
         began = time.perf_counter()
-        done = subprocess.run(command, env=self._variables)
-        print(f"# {time.perf_counter() - began:.1f} s", flush=True)
+        done = subprocess.run(
+            command, env=self._variables, stdout=self._output, stderr=self._output
+        )
+        print(f"# {time.perf_counter() - began:.1f} s", flush=True, file=self._output)
         if done.returncode != code:
             raise subprocess.CalledProcessError(done.returncode, command)
 
