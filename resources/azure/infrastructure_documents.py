@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlops_assets.strict import SpecError
-from resources.azure.settings import FILE, AzureSettings, filled, variables_of
+from resources.azure.document_files import filled, read_object, variables_of
+from resources.azure.settings import FILE, AzureSettings
 from resources.environment import Profile
 
 FOLDER = "infrastructure"
@@ -178,27 +179,6 @@ def _said(wanted: Wanted, settings: AzureSettings) -> list[tuple[str, Any, str]]
     if wanted.kind == "registry":
         return [("name", wanted.name, settings.registry or "no registry")]
     return []
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; SpecError, also for a key that is written twice."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"written twice: {', '.join(twice)}")
-        return dict(pairs)
-
-    try:
-        found = json.loads(path.read_bytes(), object_pairs_hook=unique)
-    except OSError as error:
-        raise SpecError(path, [f"cannot be read: {error.strerror}"]) from None
-    except ValueError as error:
-        raise SpecError(path, [f"not readable as JSON: {error}"]) from None
-    if not isinstance(found, dict):
-        raise SpecError(path, ["must be a JSON object"])
-    return found
 
 
 def entity(wanted: Wanted) -> Any:

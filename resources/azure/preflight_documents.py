@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.strict import SpecError
-from resources.azure.infrastructure_documents import entity, examine, read_object
-from resources.azure.settings import filled, variables_of
+from resources.azure.document_files import filled, read_object, variables_of
+from resources.azure.infrastructure_documents import entity, examine
 from resources.environment import Environment, Profile
 from resources.findings import Finding
 

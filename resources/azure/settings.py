@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
 from mlops_assets.strict import SpecError, Strict, describe_errors
+from resources.azure.document_files import filled, variables_of
 
 #: The profile's own file, beside the environments' folders.
 FILE = "profile.json"
-#: ``${NAME}`` stands for the value of an environment variable.
-_VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 
 VariableName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
 
@@ -129,23 +127,3 @@ def read_settings(path: Path) -> AzureSettings:
         raise SpecError(path, ["no such file; it says which Azure the profile works in"]) from None
     except ValidationError as error:
         raise SpecError(path, describe_errors(error, AzureSettings)) from None
-
-
-def variables_of(value: Any) -> set[str]:
-    """Names of the environment variables that stand somewhere in a document as ``${NAME}``."""
-    if isinstance(value, str):
-        return set(_VARIABLE.findall(value))
-    children = value.values() if isinstance(value, dict) else value
-    found = children if isinstance(value, (dict, list)) else ()
-    return {name for child in found for name in variables_of(child)}
-
-
-def filled(value: Any, variables: Mapping[str, str]) -> Any:
-    """The same document with the values of its environment variables; all of them are set."""
-    if isinstance(value, str):
-        return _VARIABLE.sub(lambda match: variables[match[1]], value)
-    if isinstance(value, dict):
-        return {name: filled(child, variables) for name, child in value.items()}
-    if isinstance(value, list):
-        return [filled(child, variables) for child in value]
-    return value

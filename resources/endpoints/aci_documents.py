@@ -18,9 +18,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.files import digest_json, read_json
+from mlops_assets.files import digest_json
 from mlops_assets.strict import SpecError
 from resources.azure.clients import AzureClients
+from resources.azure.document_files import own_or_common, read_object
 from resources.environment import Environment, Profile
 
 FILE = "container-group.json"
@@ -62,20 +63,13 @@ class Group:
 
 def place_of(profile: Profile, environment: str, model: str) -> Path:
     """The file with the group of a model in an environment: its own, or the common one."""
-    folder = profile.documents_of(environment)
-    own = folder / model / FILE
-    return own if own.is_file() else folder / FILE
+    return own_or_common(profile.documents_of(environment), model, FILE)
 
 
 def read(path: Path) -> dict[str, Any]:
     """A document; raises SpecError."""
-    try:
-        found = read_json(path)
-    except FileNotFoundError:
-        raise SpecError(path, ["no such file; it is the container group that serves"]) from None
-    except ValueError as error:
-        raise SpecError(path, [f"not readable as JSON: {error}"]) from None
-    if not isinstance(found, dict) or not isinstance(found.get("properties"), dict):
+    found = read_object(path)
+    if not isinstance(found.get("properties"), dict):
         raise SpecError(path, ["must be an object with name, location and properties"])
     return found
 

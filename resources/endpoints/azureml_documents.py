@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.strict import SpecError
+from resources.azure.document_files import own_or_common, read_filled
 from resources.endpoints.base import VersionRef
 from resources.environment import Environment, Profile
 
@@ -22,8 +24,6 @@ ENDPOINT, DEPLOYMENT = "endpoint.json", "deployment.json"
 NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{1,30}[a-zA-Z0-9]")
 #: An image by its digest stays what it is; a tag may be another image tomorrow.
 PINNED = re.compile(r".+@sha256:[0-9a-f]{64}")
-#: What stands in the example, and in no registry.
-PLACEHOLDER = "@sha256:" + 64 * "0"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class OnlineDocuments:
     def endpoint_name(self) -> str:
         """The endpoint's name on Azure; raises SpecError."""
         path = self._path(ENDPOINT)
-        name = _object(path).get("name")
+        name = read_filled(path).get("name")
         if not isinstance(name, str):
             raise SpecError(path, [f"name: must be a text, found {name!r}"])
         own = path.parent != self.folder
@@ -77,7 +77,7 @@ class OnlineDocuments:
         from azure.ai.ml import load_online_endpoint
 
         path = self._path(ENDPOINT)
-        document = _object(path)
+        document = read_filled(path)
         problems = [
             f"{key}: the platform moves the traffic; leave it out"
             for key in ("traffic", "mirror_traffic")
@@ -92,7 +92,7 @@ class OnlineDocuments:
             )
         if problems:
             raise SpecError(path, problems)
-        found: Any = _loaded(path, load_online_endpoint, {"name": self.endpoint_name})
+        found: Any = _loaded(path, document, load_online_endpoint, {"name": self.endpoint_name})
         found.tags = {**found.tags, **self.tags}
         return found
 
@@ -110,11 +110,13 @@ class OnlineDocuments:
         from azure.ai.ml import load_online_deployment
 
         path = self._path(DEPLOYMENT)
-        problems = list(self._deployment_problems(_object(path)))
+        document = read_filled(path)
+        problems = list(self._deployment_problems(document))
         if problems:
             raise SpecError(path, problems)
         found: Any = _loaded(
             path,
+            document,
             load_online_deployment,
             {
                 "name": name,
@@ -172,29 +174,20 @@ class OnlineDocuments:
             )
 
     def _path(self, name: str) -> Path:
-        own = self.folder / self.model / name
-        return own if own.is_file() else self.folder / name
+        return own_or_common(self.folder, self.model, name)
 
 
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise SpecError(path, ["no such file; it is Azure ML's own document"]) from None
-    except ValueError as error:
-        raise SpecError(path, [f"no JSON: {error}"]) from None
-    if not isinstance(found, dict):
-        raise SpecError(path, ["must be a JSON object"])
-    return found
-
-
-def _loaded(path: Path, load: Any, given: dict[str, str]) -> Any:
-    """What a loader of azure-ai-ml makes of a file; raises SpecError with every key."""
+def _loaded(path: Path, document: dict[str, Any], load: Any, given: dict[str, str]) -> Any:
+    """What a loader of azure-ai-ml makes of a document; raises SpecError with every key."""
     from azure.ai.ml.exceptions import MlException
     from marshmallow.exceptions import ValidationError
 
     try:
-        return load(path, params_override=[{name: value} for name, value in given.items()])
+        return load(
+            io.StringIO(json.dumps(document)),
+            relative_origin=str(path),
+            params_override=[{name: value} for name, value in given.items()],
+        )
     except ValidationError as error:
         cause = error.__cause__
         messages = cause.normalized_messages() if isinstance(cause, ValidationError) else str(error)

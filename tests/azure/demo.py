@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import IO
 
 from resources.environment import checkout
-from tests.azure.server import GROUP, AzureServer
+from tests.azure.server import AzureServer
 
 ENVIRONMENTS = ("staging", "production")
-IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities/mlops-serving"
 MODEL_YAML = "mlops_assets/models/diabetes/model.yaml"
 
 
@@ -63,12 +62,6 @@ class Demo:
             "MLOPS_PROFILE": "azure",
             "MLOPS_HOME": str(self.state),
             "MLOPS_REPOSITORY": str(self._source),
-            # What a team has made before: an image, its registry, an identity, a cluster.
-            "MLOPS_SERVING_REGISTRY": "contoso.azurecr.io",
-            "MLOPS_SERVING_DIGEST": f"sha256:{'5' * 64}",
-            "MLOPS_SERVING_IDENTITY": f"{_resources(server)}/{IDENTITY}",
-            "MLOPS_DNS_LABEL": "contoso",
-            "AZURE_KUBERNETES_CLUSTER": "contoso-aks",
         }
 
     def run(self) -> None:
@@ -131,10 +124,6 @@ class Demo:
         print(f"# {time.perf_counter() - began:.1f} s", flush=True, file=self._output)
         if done.returncode != code:
             raise subprocess.CalledProcessError(done.returncode, command)
-
-
-def _resources(server: AzureServer) -> str:
-    return f"/subscriptions/{server.subscription}/resourceGroups/{GROUP}/providers"
 
 
 def _shown(command: list[str]) -> str:

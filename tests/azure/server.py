@@ -77,7 +77,15 @@ class AzureServer:
             "AZURE_WORKSPACE": WORKSPACE,
             "AZURE_LOCATION": LOCATION,
             "AZURE_STORAGE_ACCOUNT": ACCOUNT,
+            # What a team has made before: a cluster, an image in its registry, an identity.
             "AZURE_KUBERNETES_CLUSTER": "test-cluster",
+            "MLOPS_SERVING_REGISTRY": "images.azurecr.io",
+            "MLOPS_SERVING_DIGEST": f"sha256:{'5' * 64}",
+            "MLOPS_SERVING_IDENTITY": (
+                f"/subscriptions/{self.subscription}/resourceGroups/{GROUP}/providers/"
+                "Microsoft.ManagedIdentity/userAssignedIdentities/mlops-serving"
+            ),
+            "MLOPS_DNS_LABEL": "test",
         }
 
     def trust_in_this_process(self) -> None:

@@ -122,7 +122,8 @@ def test_what_is_refused_names_file_and_key(
 
 
 @pytest.mark.parametrize(
-    ("content", "text"), [(None, "no such file"), ("{", "no JSON"), ("[]", "must be a JSON object")]
+    ("content", "text"),
+    [(None, "no such file"), ("{", "not readable as JSON"), ("[]", "must be a JSON object")],
 )
 def test_a_file_that_is_none(tmp_path: Path, content: str | None, text: str) -> None:
     found = written(tmp_path)
@@ -157,7 +158,11 @@ def ours() -> list[Path]:
 
 @pytest.mark.parametrize("path", ours(), ids=lambda path: path.parent.name)
 @pytest.mark.parametrize("model", ["diabetes", "penguins"])
-def test_the_repositorys_own_documents_load(path: Path, model: str) -> None:
+def test_the_repositorys_own_documents_load(
+    path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLOPS_SERVING_REGISTRY", "example.azurecr.io")
+    monkeypatch.setenv("MLOPS_SERVING_DIGEST", f"sha256:{'a' * 64}")
     environment = Environment.model_validate_json(path.read_bytes())
     OnlineDocuments(path.parent, model, environment).check()
 

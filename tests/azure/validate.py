@@ -24,10 +24,11 @@ ALIASES = {
     },
     "resources": {"2020-06-01": "2021-04-01"},
 }
-#: Addresses that no specification names: the service hands them out itself.
+#: Addresses that no specification names: the service hands them out itself. And one that oav
+#: cannot find: it takes the service that is asked about for the one that is asked.
 UNPUBLISHED = re.compile(
     r"/(mfeOperationsStatus|mfeOperationResults|computeOperationsStatus|workspaceOperationsStatus"
-    r"|operationStatuses|operations/[0-9a-f-]{36}\b)",
+    r"|operationStatuses|operations/[0-9a-f-]{36}\b)|^/subscriptions/[^/]+/providers/[\w.]+$",
     re.IGNORECASE,
 )
 

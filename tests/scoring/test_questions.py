@@ -64,12 +64,12 @@ def test_a_server_says_what_it_counted_and_which_one_it_is(tmp_path: Path) -> No
 
             def counted() -> bool:
                 told = metrics(server)
-                found = observations(told["metrics"], "")[told["deployment"]].served
-                return (found.answered, found.refused, found.predictions) == (
-                    3,
-                    1,
-                    {"1": 1, "2": 2},
-                )
+                found = observations(told["metrics"], "").get(told["deployment"])
+                return found is not None and (
+                    found.served.answered,
+                    found.served.refused,
+                    found.served.predictions,
+                ) == (3, 1, {"1": 1, "2": 2})
 
             eventually(counted)  # a worker hears of the other's counts a second later
     assert sorted(instances.values()) == [10, 10]
