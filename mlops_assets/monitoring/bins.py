@@ -27,7 +27,7 @@ class Bins:
 
     rows: int
     missing: int
-    #: Rows per bin: of numbers ``len(edges) + 1``, of names ``len(names) + 1``, the last for others.
+    #: Rows per bin: ``len(edges) + 1`` of numbers, ``len(names) + 1`` of names, others last.
     counts: Array
     #: Upper ends of the bins of numbers, each included; the last bin lies above the greatest.
     edges: Array | None = None

@@ -10,10 +10,10 @@ import numpy as np
 
 from mlops_assets.monitoring import statistics as st
 from mlops_assets.monitoring.bins import Bins
+from mlops_assets.monitoring.policy import MinimumEffect
 from mlops_assets.monitoring.report import Bar, Change, ColumnReport, Kind
 from mlops_assets.monitoring.requests import Requests, average_effect, design_effects
 from mlops_assets.monitoring.window import Counts, shortened
-from mlops_assets.monitoring.policy import MinimumEffect
 
 Array = np.ndarray[Any, Any]
 

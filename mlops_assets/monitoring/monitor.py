@@ -19,12 +19,13 @@ from mlops_assets.monitoring import performance as live
 from mlops_assets.monitoring.bins import Bins, name_of, of_predictions
 from mlops_assets.monitoring.columns import Case, judge
 from mlops_assets.monitoring.performance import Joined, Labelled
-from mlops_assets.monitoring.reference import bins_of, bins_of_values, kind_of
-from mlops_assets.monitoring.report import ColumnReport, Outcome, Performance, Report
+from mlops_assets.monitoring.reference import bins_of, kind_of
+from mlops_assets.monitoring.report import ColumnReport, NewValue, Outcome, Report
 from mlops_assets.monitoring.requests import LEAST, Requests
 from mlops_assets.monitoring.verdicts import Fresh, verdicts
 from mlops_assets.monitoring.window import (
     DISTINCT,
+    NAMED,
     Counts,
     Window,
     count,
@@ -33,6 +34,7 @@ from mlops_assets.monitoring.window import (
     open_window,
     requests,
     service,
+    shortened,
 )
 from mlops_assets.spec import Column, ModelSpec
 
@@ -215,9 +217,7 @@ def _prediction(outcome: Outcome, reason: str, spec: ModelSpec) -> ColumnReport:
     return ColumnReport(column=PREDICTION, kind=kind, outcome=outcome, reason=reason)
 
 
-def _count_repeated_once(
-    window: Window, reference: Path, names: list[str], scratch: Path
-) -> None:
+def _count_repeated_once(window: Window, reference: Path, names: list[str], scratch: Path) -> None:
     """Equal rows count once, where the reference says that they do not come about by chance."""
     names = [n for n in names if len(window.holding(n)) == len(window.files)]
     if not names or distinct_share(window, names) >= DISTINCT:
@@ -257,7 +257,8 @@ class _Drift:
         """Judge all columns together; too few rows are judged by nobody."""
         policy = spec.monitoring
         if self.effective < policy.minimum_rows:
-            few = f"{self.effective} independent rows, monitoring.minimum_rows is {policy.minimum_rows}"
+            least = f"monitoring.minimum_rows is {policy.minimum_rows}"
+            few = f"{self.effective} independent rows, {least}"
             return [
                 ColumnReport(column=c.name, kind=c.kind, outcome="too_few_rows", reason=few)
                 for c in cases
@@ -295,5 +296,13 @@ def _target_case(targets: pa.ChunkedArray, reference: Path, spec: ModelSpec) -> 
     counts = np.bincount(known, minlength=len(bins.counts)).astype(float)
     mean = float(np.mean(values.astype(float))) if kind == "number" and len(values) else None
     unseen = Counter(name_of(v) for v in values.tolist()) if kind == "category" else Counter[str]()
-    new = {v: n for v, n in unseen.items() if v not in bins.names and v not in bins.known}
-    return Case(name, kind, bins, Counts(len(values), int((codes < 0).sum()), counts, mean, new_rows=sum(new.values())))  # fmt: skip
+    new = Counter({v: n for v, n in unseen.items() if v not in {*bins.names, *bins.known}})
+    found = Counts(
+        rows=len(values),
+        missing=int((codes < 0).sum()),
+        bins=counts,
+        mean=mean,
+        new_values=tuple(NewValue(value=shortened(v), rows=n) for v, n in new.most_common(NAMED)),
+        new_rows=new.total(),
+    )
+    return Case(name, kind, bins, found)

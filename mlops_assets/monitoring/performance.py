@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlops_assets.evidence import Evidence, Interval, Slice
+from mlops_assets.monitoring.bins import name_of
 from mlops_assets.monitoring.report import LiveMetric, LiveSlice, Performance
 from mlops_assets.monitoring.window import Window, literal, quoted
 from mlops_assets.spec import METRICS, OF_PROBABILITIES, ModelSpec
@@ -23,6 +24,8 @@ Array = np.ndarray[Any, Any]
 ROWS = 200_000
 #: Half-widths of a 95 % interval in standard errors.
 HALF = 1.96
+#: Values of one slice column that are looked at.
+SLICE_VALUES = 50
 #: Rows of a slice at release below which its value says nothing.
 LEAST_AT_RELEASE = 10
 
@@ -78,9 +81,7 @@ def join(window: Window, labels: Labelled, spec: ModelSpec) -> Joined:
         "WHERE target IS NOT NULL"
     )
     (labelled,) = window.one("SELECT count(*) FROM labelled")
-    targets = window.database.execute(
-        f"SELECT target FROM labelled USING SAMPLE {ROWS} ROWS (reservoir, 1)"
-    ).to_arrow_table()
+    targets = window.arrow(f"SELECT target FROM labelled USING SAMPLE reservoir({ROWS} ROWS)")
     absent = [name for name in key if not window.files or len(window.holding(name)) == 0]
     if absent:
         problem = f"no request carried the key {', '.join(absent)}, so that no label finds its row"
@@ -93,12 +94,12 @@ def join(window: Window, labels: Labelled, spec: ModelSpec) -> Joined:
     shown = {n: quoted("l_" + n) for n in also} | {n: quoted("c_" + n) for n in slices}
     columns = "".join(f", {column} AS {quoted(name)}" for name, column in shown.items())
     every = max(1, labelled // ROWS)
-    table = window.database.execute(
+    table = window.arrow(
         f"SELECT target, predicted{columns} FROM labelled JOIN (SELECT {keys}, "
         f"arg_max({_typed('mlops_prediction', spec)}, mlops_time) AS predicted{taken} FROM "
         f"{window.source(files)} AND mlops_prediction IS NOT NULL GROUP BY {names}) "
         f"USING ({names}) WHERE predicted IS NOT NULL AND hash({names}) % {every} = 0"
-    ).to_arrow_table()
+    )
     return Joined(labelled, table, targets.column(0))
 
 
@@ -182,8 +183,8 @@ def _slices(table: pa.Table, spec: ModelSpec) -> list[tuple[str, Any, Array]]:
         if column not in table.column_names:
             continue
         values = np.array([v or "" for v in table.column(column).to_pylist()])
-        for value in np.unique(values).tolist()[:50]:
-            found.append((column, value or None, np.flatnonzero(values == value)))
+        shown = np.unique(values).tolist()[:SLICE_VALUES]
+        found += [(column, value or None, np.flatnonzero(values == value)) for value in shown]
     return found
 
 
@@ -194,7 +195,7 @@ def _slice_at_release(
     whole = release.metrics.get(metric)
     for one in release.slices:
         name = None if one.value is None else str(one.value)
-        same = name == value or (isinstance(one.value, bool) and name.lower() == value)
+        same = value in (name, name_of(one.value))
         known = one.metrics.get(metric)
         if one.column == column and same and known is not None and whole is not None:
             if one.rows < LEAST_AT_RELEASE:

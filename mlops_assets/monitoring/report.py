@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, Literal
 
+from pydantic import Field
+
 from mlops_assets.evidence import Interval, Record
 
 Status = Literal["ok", "alarm", "too_few_rows", "unknown"]
@@ -94,11 +96,11 @@ class ColumnReport(Record):
     mean_now: float | None = None
     missing_then: float | None = None
     missing_now: float | None = None
-    new_values: list[NewValue] = []
+    new_values: list[NewValue] = Field(default_factory=list[NewValue])
     #: Rows outside of model.yaml's minimum, maximum, categories or type.
     violations: int = 0
-    changes: list[Change] = []
-    bars: list[Bar] = []
+    changes: list[Change] = Field(default_factory=list[Change])
+    bars: list[Bar] = Field(default_factory=list[Bar])
 
     @property
     def moved(self) -> bool:
@@ -136,8 +138,8 @@ class Performance(Record):
     labelled: int
     #: Labelled rows whose prediction was captured.
     joined: int
-    metrics: list[LiveMetric] = []
-    slices: list[LiveSlice] = []
+    metrics: list[LiveMetric] = Field(default_factory=list[LiveMetric])
+    slices: list[LiveSlice] = Field(default_factory=list[LiveSlice])
     #: Why there is no figure; empty if there is.
     problem: str = ""
 
@@ -157,7 +159,7 @@ class Report(Record):
     effective_rows: int
     reference_rows: int
     #: Files that could not be read.
-    unreadable: list[str] = []
+    unreadable: list[str] = Field(default_factory=list[str])
     columns: list[ColumnReport]
     prediction: ColumnReport
     target: ColumnReport | None = None

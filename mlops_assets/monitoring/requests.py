@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 Array = np.ndarray[Any, Any]
 
@@ -64,7 +64,7 @@ def design_effects(table: Array, scores: Array, total: int, chance: float) -> Ar
     within = (shares[:, None] * (scores - mean) ** 2).sum(0) * rows
     # A part in which no row lies, or all do, tells nothing of itself.
     effect = np.where(within > 1e-12, between / np.maximum(within, 1e-12), kish)
-    ratio = stats.t.isf(chance / 2, requests - 1) / stats.norm.isf(chance / 2)
+    ratio = special.stdtrit(requests - 1, chance / 2) / special.ndtri(chance / 2)
     return np.maximum(1.0, effect) * ratio**2
 
 

@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special  # scipy.stats would take seconds to load
 
 from mlops_assets.monitoring.bins import Bins
 from mlops_assets.stability import stability_index
@@ -52,14 +52,30 @@ def fisher(before: Array, rows_before: Array, after: Array, rows_after: Array) -
         least = np.minimum(marked, total - marked) * (np.minimum(n, m) / total)
         variance = expected * (1 - marked / total) * (m / np.maximum(total - 1, 1))
         z = (np.abs(after - expected) - 0.5) / np.sqrt(variance)
-    found = np.where(variance > 0, 2 * stats.norm.sf(np.maximum(z, 0)), 1.0)
+    found = np.where(variance > 0, 2 * special.ndtr(-np.maximum(z, 0)), 1.0)
     exact = (least < NORMAL) & (variance > 0)
-    if exact.any():
-        of = (total[exact], marked[exact], n[exact])
-        lower = stats.hypergeom.cdf(after[exact], *of)
-        upper = stats.hypergeom.sf(after[exact] - 1, *of)
-        found[exact] = 2 * np.minimum(lower, upper)
+    for place in np.flatnonzero(exact):
+        of = (int(x.flat[place]) for x in (before, m, after, n))
+        found.flat[place] = _exact(*of)
     return np.clip(np.nan_to_num(found, nan=1.0), 0.0, 1.0)
+
+
+def _exact(before: int, m: int, after: int, n: int) -> float:
+    """Twice the smaller tail of the hypergeometric distribution."""
+    marked = before + after
+    more = after * (m + n) >= marked * n
+    last = min(marked, n) if more else max(0, marked - m)
+    counts = np.arange(min(after, last), max(after, last) + 1, dtype=float)
+    logs = (
+        _log_choose(n, counts)
+        + _log_choose(m, marked - counts)
+        - _log_choose(m + n, np.array(float(marked)))
+    )
+    return min(1.0, 2 * float(np.exp(logs).sum()))
+
+
+def _log_choose(n: float, k: Array) -> Array:
+    return special.gammaln(n + 1.0) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
 
 
 def parts(bins: Bins) -> Array:
@@ -102,7 +118,7 @@ def scored(scores: Array, before: Array, m: float, after: Array, n: Array) -> Ar
     variance = (pooled * (scores - mean) ** 2).sum(0) * (1 / m + 1 / n)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.abs(difference) / np.sqrt(variance)
-    return np.where(variance > 1e-300, 2 * stats.norm.sf(z), 1.0)
+    return np.where(variance > 1e-300, 2 * special.ndtr(-z), 1.0)
 
 
 def homogeneity(before: Array, m: float, after: Array, n: float) -> float:
@@ -121,14 +137,15 @@ def homogeneity(before: Array, m: float, after: Array, n: float) -> float:
         cells[-1].append(place)
         share += expected
     if share < needed and len(cells) > 1:
-        cells[-2] += cells.pop()
+        last = cells.pop()
+        cells[-1] += last
     if len(cells) < 2:
         return 1.0
     p = np.array([before[cell].sum() for cell in cells]) / before.sum()
     q = np.array([after[cell].sum() for cell in cells]) / after.sum()
     both = (m * p + n * q) / (m + n)
     statistic = ((p - q) ** 2 / both).sum() / (1 / m + 1 / n)
-    return float(stats.chi2.sf(statistic, len(cells) - 1))
+    return float(special.chdtrc(len(cells) - 1, statistic))
 
 
 def stability(bins: Bins, after: Array, missing: float, rows: float) -> tuple[float, int]:
@@ -159,7 +176,7 @@ def index_noise(bins: int, m: float, n: float, chance: float) -> tuple[float, fl
     """
     scale = 1 / max(m, 1) + 1 / max(n, 1)
     freedom = max(bins - 1, 1)
-    return scale * freedom, scale * float(stats.chi2.isf(chance, freedom))
+    return scale * freedom, scale * float(special.chdtri(freedom, chance))
 
 
 def holm(chances: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,11 @@ class Window:
         """The only row of an answer."""
         return self.database.execute(query).fetchall()[0]
 
+    def arrow(self, query: str) -> pa.Table:
+        """All rows of an answer."""
+        found: Any = self.database.execute(query)
+        return found.to_arrow_table()
+
     @property
     def rows(self) -> int:
         """Rows that are judged."""
@@ -85,7 +90,7 @@ class Window:
 @contextmanager
 def open_window(
     files: Sequence[Path], scratch: Path, version: int | None = None, captured: bool = True
-) -> Iterator[Window]:
+) -> Generator[Window]:
     """Open captured files, or a snapshot's.
 
     Args:
@@ -104,8 +109,9 @@ def open_window(
     where = "mlops_row IS NOT NULL" if captured else "true"
     if version is not None:
         where += f" AND mlops_version = {version:d}"
-    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(scratch), "threads": 2}
-    with duckdb.connect(config=settings) as database:
+    with duckdb.connect(
+        config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(scratch), "threads": 2}
+    ) as database:
         yield Window(database, list(schemas), schemas, where, unreadable)
 
 
@@ -165,15 +171,11 @@ def count_repeated_once(window: Window, columns: Sequence[str]) -> None:
     A client that asks the same again brings no new row, and a thousand copies are no distribution.
     """
     every = max(1, window.rows // SAMPLE)
-    taken = [c for c in columns if c not in ("mlops_request",)]
-    own = {n for s in window.schemas.values() for n in s.names if n.startswith(OWN)}
-    names = ", ".join(
-        quoted(n) for n in [*taken, *sorted(own & {"mlops_request", "mlops_prediction"})]
-    )
-    empty = " AND ".join(f"{quoted(name)} IS NULL" for name in taken)
+    names = ", ".join(quoted(n) for n in [*columns, "mlops_request", "mlops_prediction"])
+    empty = " AND ".join(f"{quoted(name)} IS NULL" for name in columns)
     window.database.execute(
         f"CREATE TEMP TABLE rows_once AS SELECT DISTINCT ON (h, n) * FROM (SELECT {names}, "
-        f"{_hash(taken)} AS h, CASE WHEN {empty} THEN row_number() OVER () ELSE 0 END AS n "
+        f"{_hash(columns)} AS h, CASE WHEN {empty} THEN row_number() OVER () ELSE 0 END AS n "
         f"FROM {window.source(window.files)}) WHERE n > 0 OR h % {every} = 0"
     )
     window.table = "rows_once"
@@ -315,10 +317,10 @@ def requests(window: Window, bins: Mapping[str, Bins]) -> tuple[Requests, dict[s
         return None
     every = max(1, rows // SAMPLE)
     values = ", ".join(f"{_value(name, bins[name])} AS {quoted(name)}" for name in names)
-    table = window.database.execute(
+    table = window.arrow(
         f"SELECT request, {values} FROM (SELECT *, hash(mlops_request) AS request FROM {source}) "
         f"WHERE request % {every} = 0"
-    ).to_arrow_table()
+    )
     _, of_row = np.unique(table.column("request").to_numpy(), return_inverse=True)
     codes = {name: bins[name].codes(_array(table.column(name))) for name in names}
     return Requests(of_row, int(of_row.max(initial=-1)) + 1, int(total)), codes

@@ -159,7 +159,9 @@ def moved(report: Report) -> set[str]:
 
 def replaced(table: pa.Table, name: str, values: Any) -> pa.Table:
     """A table with another column in one's place."""
-    return table.set_column(table.column_names.index(name), name, pa.chunked_array([pa.array(values)]))
+    return table.set_column(
+        table.column_names.index(name), name, pa.chunked_array([pa.array(values)])
+    )
 
 
 def where(table: pa.Table, name: str, value: Any) -> pa.Table:
