@@ -12,7 +12,12 @@ from mlops_assets.monitoring import statistics as st
 from mlops_assets.monitoring.bins import Bins
 from mlops_assets.monitoring.policy import MinimumEffect
 from mlops_assets.monitoring.report import Bar, Change, ColumnReport, Kind
-from mlops_assets.monitoring.requests import Requests, average_effect, design_effects
+from mlops_assets.monitoring.requests import (
+    Requests,
+    average_effect,
+    design_effects,
+    greatest_effect,
+)
 from mlops_assets.monitoring.window import Counts, shortened
 
 Array = np.ndarray[Any, Any]
@@ -113,14 +118,22 @@ def _measure(case: Case, level: float, least: MinimumEffect) -> _Measured:
     average = 1.0 if table is None else average_effect(table, total, level)
     present = counts.bins.sum() / average
     absent, rows = _missing_effect(case, level)
+    # New values and those out of contract may be those of a few requests.
+    alike = 1.0 if table is None else max(greatest_effect(table), average)
     chance = _distribution(bins, counts, table, total, average, level) if there else float("nan")
     missing = _single(bins.missing, bins.rows, counts.missing, counts.rows, rows)
     new = contract = float("nan")
     if bins.edges is None and there and not bins.free_text:
-        new = _single(bins.singletons, bins.present, counts.new_rows, counts.bins.sum(), present)
+        new = _single(
+            bins.singletons,
+            bins.present,
+            counts.new_rows,
+            counts.bins.sum(),
+            counts.bins.sum() / alike,
+        )
     out = counts.violations / counts.rows
     if counts.violations:
-        contract = _single(0, bins.rows, counts.violations, counts.rows, rows)
+        contract = _single(0, bins.rows, counts.violations, counts.rows, counts.rows / alike)
     psi, groups = st.stability(bins, counts.bins, counts.missing, rows) if there else (0.0, 1)
     mean_noise, _ = st.index_noise(groups, bins.rows, min(rows, present) or 1, level)
     shift, tail, words = _far(case, psi)
@@ -156,7 +169,7 @@ def _distribution(
         effects = np.maximum(design_effects(table, sets, total, level), average)
         rank_effects = design_effects(table, scores, total, level)
     n = after.sum()
-    tests = [float(st.homogeneity(before, m, after, n / average))]
+    tests = [float(st.homogeneity(bins, after, m, n / average))]
     if sets.shape[1]:
         each = st.fisher(before @ sets, np.array(m), after @ sets / effects, n / effects)
         tests.append(min(1.0, float(each.min()) * len(each)))
@@ -191,9 +204,9 @@ def _far(case: Case, psi: float) -> tuple[float | None, float, str]:
     bins, counts = case.bins, case.counts
     after, before = counts.bins / max(counts.bins.sum(), 1), bins.counts / max(bins.present, 1)
     if bins.edges is None:
-        moves = after - before
+        moves = (after - before)[:-1]
         most = int(np.argmax(np.abs(moves)))
-        name = "others" if most == len(bins.names) else repr(shortened(bins.names[most]))
+        name = repr(shortened(bins.names[most]))
         words = f"{name} in {after[most]:.1%} of the rows, {before[most]:.1%} then (PSI {psi:.2g})"
         return None, 0.0, words
     shift = None

@@ -55,17 +55,26 @@ def design_effects(table: Array, scores: Array, total: int, chance: float) -> Ar
     rows, requests = sizes.sum(), len(table)
     if not rows:
         return np.ones(scores.shape[1])
-    kish = max(1.0, float((sizes**2).sum() / rows))
+    kish = greatest_effect(table)
     if total < LEAST or requests < LEAST:
         return np.full(scores.shape[1], max(1.0, rows / requests))
     shares = table.sum(0) / rows
     mean = shares @ scores
     between = requests / (requests - 1) * ((table @ scores - sizes[:, None] * mean) ** 2).sum(0)
     within = (shares[:, None] * (scores - mean) ** 2).sum(0) * rows
-    # A part in which no row lies, or all do, tells nothing of itself.
     effect = np.where(within > 1e-12, between / np.maximum(within, 1e-12), kish)
+    # What differs in few requests alone tells too little of itself: their rows may be all alike.
+    usual = scores[int(np.argmax(shares))]
+    telling = ((table @ (scores != usual)) > 0).sum(0)
+    effect = np.where(telling < LEAST, np.maximum(effect, kish), effect)
     ratio = special.stdtrit(requests - 1, chance / 2) / special.ndtri(chance / 2)
     return np.maximum(1.0, effect) * ratio**2
+
+
+def greatest_effect(table: Array) -> float:
+    """How many rows count as one where all of a request are alike."""
+    sizes = table.sum(1).astype(float)
+    return max(1.0, float((sizes**2).sum() / max(sizes.sum(), 1)))
 
 
 def average_effect(table: Array, total: int, chance: float) -> float:

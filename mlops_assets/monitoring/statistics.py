@@ -82,7 +82,9 @@ def parts(bins: Bins) -> Array:
     """What is tested by Fisher's test: sets of bins, as columns of zeros and ones."""
     k = len(bins.counts)
     if bins.edges is None:
-        return np.eye(k)
+        # Not the others: which names have no bin is the reference's choice, so that a window has
+        # more of them by chance. New ones have a test of their own.
+        return np.eye(k)[:, :-1]
     places = np.arange(k)
     starts = np.concatenate([[0], bins.deciles, [k]])
     tenths = [(places >= a) & (places < b) for a, b in pairwise(starts)]
@@ -121,16 +123,46 @@ def scored(scores: Array, before: Array, m: float, after: Array, n: Array) -> Ar
     return np.where(variance > 1e-300, 2 * special.ndtr(-z), 1.0)
 
 
-def homogeneity(before: Array, m: float, after: Array, n: float) -> float:
-    """Chi-squared test over all bins; neighbours with few rows expected are taken together.
+def homogeneity(bins: Bins, after: Array, m: float, n: float) -> float:
+    """Chi-squared test over all bins; those with few rows expected are taken together.
 
-    Neighbours by the reference alone: cells chosen by the window's rows would be extreme by choice.
+    Args:
+        bins: the reference.
+        after: rows per bin of the window.
+        m: rows of the reference that count.
+        n: rows of the window that count.
     """
-    shares = (before / before.sum()).tolist()
+    before = bins.counts / bins.counts.sum()
+    now = after / after.sum()
     needed = CELL / min(m, n)
+    if bins.edges is None:
+        cells = _large(before, now, (m * before + n * now) / (m + n) >= needed)
+    else:
+        cells = _neighbours(before, needed)
+    if len(cells) < 2:
+        return 1.0
+    p, q = (np.array([shares[cell].sum() for cell in cells]) for shares in (before, now))
+    both = (m * p + n * q) / (m + n)
+    statistic = ((p - q) ** 2 / both).sum() / (1 / m + 1 / n)
+    return float(special.chdtrc(len(cells) - 1, statistic))
+
+
+def _large(before: Array, now: Array, enough: Array) -> list[list[int]]:
+    """Names that both sides together have often, each a cell, and all others as one."""
+    enough[-1] = False
+    cells = [[place] for place in np.flatnonzero(enough).tolist()]
+    rest = np.flatnonzero(~enough).tolist()
+    return [*cells, rest] if (before + now)[rest].sum() > 0 else cells
+
+
+def _neighbours(before: Array, needed: float) -> list[list[int]]:
+    """Bins of numbers, joined by the reference alone: its edges are its own rows.
+
+    Cells chosen by the window's rows would be extreme by choice.
+    """
     cells: list[list[int]] = []
     share = needed
-    for place, expected in enumerate(shares):
+    for place, expected in enumerate(before.tolist()):
         if share >= needed:
             cells.append([])
             share = 0.0
@@ -139,13 +171,7 @@ def homogeneity(before: Array, m: float, after: Array, n: float) -> float:
     if share < needed and len(cells) > 1:
         last = cells.pop()
         cells[-1] += last
-    if len(cells) < 2:
-        return 1.0
-    p = np.array([before[cell].sum() for cell in cells]) / before.sum()
-    q = np.array([after[cell].sum() for cell in cells]) / after.sum()
-    both = (m * p + n * q) / (m + n)
-    statistic = ((p - q) ** 2 / both).sum() / (1 / m + 1 / n)
-    return float(special.chdtrc(len(cells) - 1, statistic))
+    return cells
 
 
 def stability(bins: Bins, after: Array, missing: float, rows: float) -> tuple[float, int]:

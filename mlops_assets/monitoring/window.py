@@ -78,8 +78,7 @@ class Window:
 
     def arrow(self, query: str) -> pa.Table:
         """All rows of an answer."""
-        found: Any = self.database.execute(query)
-        return found.to_arrow_table()
+        return self.database.sql(query).to_arrow_table()
 
     @property
     def rows(self) -> int:
@@ -112,6 +111,9 @@ def open_window(
     with duckdb.connect(
         config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(scratch), "threads": 2}
     ) as database:
+        # Parquet's least and greatest values leave NaN out, and DuckDB concludes from them that
+        # there is none: isnan() would be false for each.
+        database.execute("SET disabled_optimizers = 'statistics_propagation'")
         yield Window(database, list(schemas), schemas, where, unreadable)
 
 
@@ -127,8 +129,8 @@ def service(window: Window) -> Service:
         )  # fmt: skip
     source = f"{_files(window.files)} WHERE coalesce(mlops_row, 0) = 0"
     requests, failed, refused, first, last = window.one(
-        "SELECT count(*), count_if(mlops_status >= 500), "
-        "count_if(mlops_status >= 400 AND mlops_status < 500), "
+        "SELECT count(*), coalesce(count_if(mlops_status >= 500), 0), "
+        "coalesce(count_if(mlops_status >= 400 AND mlops_status < 500), 0), "
         f"epoch_us(min(mlops_time)), epoch_us(max(mlops_time)) FROM {source}"
     )
     p50, p95 = window.one(
@@ -208,8 +210,11 @@ def _count_group(
     source = window.source(files)
     inner = ", ".join(f"{_value(name, bins[name])} AS {quoted(name)}" for name in names)
     # What a cast to a number loses is no missing value but one of another type.
-    inner += ", " + ", ".join(
-        f"{quoted(name)} IS NOT NULL AS {quoted(OWN + 'given_' + name)}" for name in names
+    inner += "".join(
+        f", {quoted(name)} IS NOT NULL AND TRY_CAST({quoted(name)} AS DOUBLE) IS NULL "
+        f"AS {quoted(OWN + 'misfit_' + name)}"
+        for name in names
+        if bins[name].edges is not None
     )
     wanted = ["count(*)"]
     for name in names:
@@ -219,7 +224,7 @@ def _count_group(
     found: dict[str, Counts] = {}
     for name in names:
         present, misfits, violations, mean, histogram = (next(row) for _ in range(5))
-        one = bins[name]
+        one, misfits = bins[name], misfits or 0  # of no rows DuckDB counts NULL
         counts = _histogram(histogram or {}, one, present)
         new: tuple[NewValue, ...] = ()
         new_rows = 0
@@ -232,14 +237,14 @@ def _count_group(
             mean=None if mean is None or not np.isfinite(mean) else mean,
             new_values=new,
             new_rows=new_rows,
-            violations=violations + misfits,
+            violations=(violations or 0) + misfits,
         )
     return found
 
 
 def _aggregates(name: str, bins: Bins, column: Column | None) -> list[str]:
     """Present rows, rows of another type, rows out of contract, mean, and rows per bin."""
-    value, given = quoted(name), quoted(OWN + "given_" + name)
+    value, misfit = quoted(name), quoted(OWN + "misfit_" + name)
     rules: list[str] = []
     if column is not None and bins.edges is not None:
         if column.minimum is not None:
@@ -249,7 +254,7 @@ def _aggregates(name: str, bins: Bins, column: Column | None) -> list[str]:
         rules.append(f"isinf({value})")
     elif column is not None and column.categories is not None:
         rules.append(f"{value} NOT IN ({', '.join(literal(str(c)) for c in column.categories)})")
-    misfits = f"count_if({given} AND {value} IS NULL)" if bins.edges is not None else "0"
+    misfits = f"count_if({misfit})" if bins.edges is not None else "0"
     if bins.edges is None:
         names = ", ".join(literal(name) for name in bins.names)
         histogram = f"histogram_exact({value}, [{names}])" if bins.names else "NULL"

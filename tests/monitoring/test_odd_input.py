@@ -59,7 +59,7 @@ def tables(draw_from: st.DrawFn, least: int) -> pa.Table:
 
 @given(then=tables(1), now=tables(0), together=st.integers(1, 50))
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_rows_get_a_report_that_is_json(
     tmp_path: Path, then: pa.Table, now: pa.Table, together: int
@@ -74,7 +74,8 @@ def test_any_rows_get_a_report_that_is_json(
     json.loads(text, parse_constant=_refused)
     assert [c.column for c in report.columns] == list(VALUES)
     assert "seen" not in moved(report)
-    draw(tmp_path / "pictures", report)
+    if together == 1:
+        draw(tmp_path / "pictures", report)
 
 
 def _refused(constant: str) -> None:

@@ -54,7 +54,7 @@ def test_one_island_only(tmp_path: Path, penguins) -> None:
     # The penguins of one island are also of other measures.
     assert "island" in moved(report)
     assert "sex" not in moved(report)
-    assert "island: 'Biscoe' in 100.0% of the rows, 4" in report.verdict("drift").reason
+    assert "island: 'Biscoe' in 100.0% of the rows, 5" in report.verdict("drift").reason
 
 
 @pytest.mark.parametrize("top", [True, False])
