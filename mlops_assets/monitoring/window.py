@@ -22,9 +22,11 @@ from mlops_assets.spec import Column
 Array = np.ndarray[Any, Any]
 
 #: DuckDB spills to disk beyond this.
-MEMORY_LIMIT = "400MB"
-#: Rows whose requests and repetitions are looked at; a window with more of them is sampled.
+MEMORY_LIMIT = "300MB"
+#: Rows whose repetitions are looked at; a window with more of them is sampled.
 SAMPLE = 200_000
+#: Rows whose requests are looked at.
+TOGETHER = 50_000
 #: Below this share of different rows a window's repeated rows count once.
 DISTINCT = 0.95
 #: New values that are named, and how much of each.
@@ -300,9 +302,10 @@ def _new_values(
     known = pa.table({"known": pa.array([*bins.names, *bins.known], pa.string())})
     window.database.register("known_values", known)
     query = (
-        f"SELECT value, count(*) AS times, sum(count(*)) OVER () FROM (SELECT "
-        f"{_value(name, bins)} AS value FROM {source}) WHERE value IS NOT NULL AND value NOT IN "
-        f"(SELECT known FROM known_values) GROUP BY value ORDER BY times DESC, value LIMIT {NAMED}"
+        "SELECT value, times, sum(times) OVER () FROM (SELECT value, count(*) AS times FROM "
+        f"(SELECT {_value(name, bins)} AS value FROM {source}) WHERE value IS NOT NULL GROUP BY "
+        "value) WHERE value NOT IN (SELECT known FROM known_values) "
+        f"ORDER BY times DESC, value LIMIT {NAMED}"
     )
     found = window.database.execute(query).fetchall()
     window.database.unregister("known_values")
@@ -317,10 +320,16 @@ def requests(window: Window, bins: Mapping[str, Bins]) -> tuple[Requests, dict[s
     """The requests of a sample of rows, and each column's bins in it; None if each has one row."""
     names = [name for name in bins if len(window.holding(name)) == len(window.files)]
     source = window.source(window.files)
-    rows, total = window.one(f"SELECT count(*), count(DISTINCT hash(mlops_request)) FROM {source}")
-    if total >= rows or not names:
+    rows = window.rows
+    every = max(1, rows // TOGETHER)
+    # All rows of a request are in the sample, or none.
+    seen, different = window.one(
+        "SELECT count(*), count(DISTINCT request) FROM (SELECT hash(mlops_request) AS request FROM "
+        f"{source}) WHERE request % {every} = 0"
+    )
+    if different >= seen or not names:
         return None
-    every = max(1, rows // SAMPLE)
+    total = round(rows * different / seen)
     values = ", ".join(f"{_value(name, bins[name])} AS {quoted(name)}" for name in names)
     table = window.arrow(
         f"SELECT request, {values} FROM (SELECT *, hash(mlops_request) AS request FROM {source}) "
@@ -328,7 +337,7 @@ def requests(window: Window, bins: Mapping[str, Bins]) -> tuple[Requests, dict[s
     )
     _, of_row = np.unique(table.column("request").to_numpy(), return_inverse=True)
     codes = {name: bins[name].codes(_array(table.column(name))) for name in names}
-    return Requests(of_row, int(of_row.max(initial=-1)) + 1, int(total)), codes
+    return Requests(of_row, int(of_row.max(initial=-1)) + 1, total), codes
 
 
 def _array(column: pa.ChunkedArray) -> Array:
