@@ -38,7 +38,9 @@ class Requests:
         return np.bincount(flat, minlength=self.count * bins).reshape(self.count, bins)
 
 
-def design_effects(table: Array, scores: Array, total: int, chance: float) -> Array:
+def design_effects(
+    table: Array, scores: Array, total: int, chance: float, *, together: bool = False
+) -> Array:
     """How many rows count as one, for the mean of each score.
 
     Args:
@@ -46,6 +48,8 @@ def design_effects(table: Array, scores: Array, total: int, chance: float) -> Ar
         scores: bins x q, a score per bin.
         total: number of requests of the window.
         chance: level at which the statistic is judged; few requests make the estimate unsure.
+        together: whether the scores are only used in their sum, so that rare ones need not tell
+            anything each by itself.
 
     Returns:
         q numbers, 1 or more.
@@ -66,6 +70,8 @@ def design_effects(table: Array, scores: Array, total: int, chance: float) -> Ar
     # What differs in few requests alone tells too little of itself: their rows may be all alike.
     usual = scores[int(np.argmax(shares))]
     telling = ((table @ (scores != usual)) > 0).sum(0)
+    if together:
+        telling = np.full(len(telling), int(((table @ (shares < shares.max())) > 0).sum()))
     effect = np.where(telling < LEAST, np.maximum(effect, kish), effect)
     ratio = special.stdtrit(requests - 1, chance / 2) / special.ndtri(chance / 2)
     return np.maximum(1.0, effect) * ratio**2
@@ -84,6 +90,6 @@ def average_effect(table: Array, total: int, chance: float) -> float:
     used = shares > 0
     if used.sum() < 2:
         return float(design_effects(table, np.zeros((bins, 1)), total, chance)[0])
-    effects = design_effects(table, np.eye(bins)[:, used], total, chance)
+    effects = design_effects(table, np.eye(bins)[:, used], total, chance, together=True)
     weights = 1 - shares[used]
     return float((weights * effects).sum() / weights.sum())
