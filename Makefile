@@ -30,7 +30,7 @@ ifneq ($(shell mkdir -p "$${HOME:-/nonexistent}/.cache/uv" 2>/dev/null && test -
 export UV_CACHE_DIR := $(CURDIR)/$(TOOLS)/uv-cache
 endif
 
-.PHONY: help install demo demo-azure dev stop test test-system lint format clean lock schema bench bench-data bench-sensors bench-serving bench-workers wrk browser node image test-azure test-live
+.PHONY: help install demo demo-azure dev stop test test-system lint format clean lock schema bench bench-data bench-monitoring bench-sensors bench-serving bench-workers wrk browser node image test-azure test-live
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -103,6 +103,9 @@ bench: $(INSTALLED) ## Cost of the whole chain beside a bare script and a minima
 
 bench-data: $(INSTALLED) ## Time and memory of a snapshot of a CSV file of 2 GB.
 	@$(BIN)/python -m tests.bench.snapshot
+
+bench-monitoring: $(INSTALLED) ## Time and memory of judging 10 million captured rows, beside pandas.
+	@$(BIN)/python -m tests.bench.monitoring
 
 bench-sensors: $(INSTALLED) ## Cost of a sensor's tick at many objects and many models.
 	@$(BIN)/python -m tests.bench.sensors

@@ -87,6 +87,19 @@ class Parity(Record):
         )
 
 
+class Predictions(Record):
+    """How the predictions for the held-out rows are distributed."""
+
+    rows: int
+    #: Rows per label of a classifier, by its name.
+    labels: dict[str, int] = {}
+    #: Upper ends of a regression's bins, and rows in each; the last bin has no upper end.
+    edges: list[float] = []
+    counts: list[int] = []
+    mean: float | None = None
+    deviation: float | None = None
+
+
 class Evidence(Record):
     """``evidence.json`` of a bundle."""
 
@@ -97,6 +110,8 @@ class Evidence(Record):
     importance: list[Importance]
     #: None in versions from before there was ONNX.
     parity: Parity | None = None
+    #: None in versions from before there was monitoring.
+    predictions: Predictions | None = None
     seconds: dict[str, float]
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from mlops_assets.monitoring.policy import OF_PROBABILITIES, Monitoring, live_metric_problems
 from mlops_assets.scoring.schema import Ranges
 from mlops_assets.strict import SpecError, Strict, describe_errors, load_yaml
 
@@ -233,6 +234,7 @@ class ModelSpec(Strict):
     )
     gates: Gates
     serving: ServingSpec = Field(default_factory=ServingSpec)
+    monitoring: Monitoring = Field(default_factory=Monitoring)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
@@ -243,7 +245,12 @@ class ModelSpec(Strict):
 
     def _column_problems(self) -> Iterator[str]:
         columns = self.data.columns
-        for place, names in (("slices", self.slices), ("split.columns", self.split.columns)):
+        places = {
+            "slices": self.slices,
+            "split.columns": self.split.columns,
+            "monitoring.ignore": self.monitoring.ignore,
+        }
+        for place, names in places.items():
             unknown = [name for name in names if name not in columns]
             if unknown:
                 yield f"{place} names {unknown}, which data.columns does not declare"
@@ -259,6 +266,23 @@ class ModelSpec(Strict):
     def features(self) -> list[str]:
         """Names of the columns a model is trained on."""
         return self.data.features
+
+    @property
+    def live_metric(self) -> str:
+        """The metric that decides whether the serving version became worse."""
+        wanted = self.monitoring.performance.metric or self.gates.champion.metric
+        if wanted not in OF_PROBABILITIES:
+            return wanted
+        return "root_mean_squared_error" if self.task == "regression" else "balanced_accuracy"
+
+    @property
+    def live_tolerance(self) -> float:
+        """Its loss that is allowed, in the metric's own unit."""
+        own, gate = self.monitoring.performance, self.gates.champion
+        if own.tolerance is not None:
+            return own.tolerance
+        # A tolerance in the unit of another metric says nothing about this one.
+        return gate.tolerance if gate.metric == self.live_metric else 0.0
 
     @property
     def folder(self) -> str:
@@ -298,7 +322,10 @@ def parse_model(text: str, name: str, path: Path | str) -> ModelSpec:
     if "name" in loaded:
         raise SpecError(path, ["name: unknown key; the model's name is its folder's"])
     # Checked on the raw mapping, so that a wrong metric is reported beside all other problems.
-    problems = list(metric_problems(loaded.get("task"), loaded.get("gates")))
+    task = loaded.get("task")
+    problems = list(metric_problems(task, loaded.get("gates")))
+    if task in METRICS:
+        problems += live_metric_problems(task, METRICS[task], loaded.get("monitoring"))
     try:
         spec = ModelSpec.model_validate({**loaded, "name": name})
     except ValidationError as error:

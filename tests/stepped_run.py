@@ -29,7 +29,12 @@ HANGS_SECONDS = 60.0
 PRELOADED = (
     *("tests.stepped_run", "mlops_assets.definitions", "mlops_assets.training.job"),
     *("mlops_assets.training.compare", "mlops_assets.snapshots", "mlops_assets.contract"),
-    *("mlops_assets.drift", "sklearn.linear_model", "sklearn.dummy", "sklearn.compose"),
+    *(
+        "mlops_assets.monitoring.monitor",
+        "sklearn.linear_model",
+        "sklearn.dummy",
+        "sklearn.compose",
+    ),
     *("sklearn.preprocessing", "sklearn.pipeline", "matplotlib.pyplot", "pandas", "duckdb"),
     *("dagster._core.pipes.subprocess", "dagster._core.execution.api"),
 )

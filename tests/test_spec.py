@@ -176,3 +176,40 @@ def test_only_the_metrics_of_the_task_can_be_gates(task: str, metric: str) -> No
     else:
         with pytest.raises(SpecError):
             parse_model(text, "diabetes", "model.yaml")
+
+
+def test_the_policy_of_monitoring_has_defaults() -> None:
+    spec = parse_model(GOOD, "diabetes", "model.yaml")
+    assert (spec.monitoring.window_hours, spec.monitoring.false_alarm_rate) == (24, 0.01)
+    assert (spec.live_metric, spec.live_tolerance) == ("r2", 0.05)
+    other = parse_model(
+        GOOD + "monitoring: {performance: {metric: mean_absolute_error}}", "diabetes", "model.yaml"
+    )
+    # The gate's tolerance is in the unit of r2.
+    assert (other.live_metric, other.live_tolerance) == ("mean_absolute_error", 0.0)
+
+
+def test_problems_of_the_policy_of_monitoring_name_their_places() -> None:
+    block = """
+monitoring:
+  false_alarm_rate: 1.5
+  effect: {psy: 0.1}
+  performance: {metric: accuracy}
+"""
+    assert problems(GOOD + block) == [
+        "monitoring.false_alarm_rate: input should be less than 0.5; found 1.5",
+        "monitoring.effect.psy: unknown key; allowed here: psi, shift, share",
+        "monitoring.performance.metric: no metric 'accuracy'; task regression has r2, "
+        "root_mean_squared_error, mean_absolute_error",
+    ]
+    assert problems(GOOD + "monitoring: {ignore: [yeer]}") == [
+        "monitoring.ignore names ['yeer'], which data.columns does not declare"
+    ]
+    binary = GOOD.replace("regression", "binary").replace("r2", "accuracy")
+    (line,) = problems(
+        binary.replace("progression: {type: float}", "progression: {type: integer}").replace(
+            "minimum: 0.3", "minimum: 0.3"
+        )
+        + "monitoring: {performance: {metric: log_loss}}"
+    )
+    assert "log_loss needs probabilities" in line

@@ -193,13 +193,21 @@ def _drift(
         return _warning(key, "drift", True, same)
     if not known.is_file():
         return _warning(key, "drift", True, f"{same} is no longer in the store")
-    from mlops_assets.drift import drift  # needs numpy
+    from mlops_assets.monitoring.monitor import compare_snapshots  # needs numpy
 
     now = artifacts.path("snapshots", snapshot.digest) / "data.parquet"
-    found = drift(known, now, [*spec.features, spec.data.target])
+    found = compare_snapshots(known, now, spec)
     moved = ", ".join(c.column for c in found if c.moved)
     rows = [
-        dg.TableRecord({"column": c.column, "psi": c.psi, "limit": c.limit, "moved": c.moved})
+        dg.TableRecord(
+            {
+                "column": c.column,
+                "psi": c.psi,
+                "by chance at most": c.psi_noise,
+                "moved": c.moved,
+                "how": c.reason,
+            }
+        )
         for c in found
     ]
     return _warning(

@@ -7,6 +7,7 @@ import pickletools
 import re
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import cloudpickle
 import numpy as np
 
 from mlops_assets.files import to_json, write_atomic
+from mlops_assets.monitoring.bins import name_of, numeric
 from mlops_assets.scoring.schema import Schema
 from mlops_assets.training.data import SAMPLE_ROWS, Side, sample_records
 from mlops_assets.training.errors import TrainingProblem
@@ -132,3 +134,20 @@ def deciles(judged: Judged) -> list[float] | None:
     if judged.labels is not None:
         return None
     return np.quantile(judged.predicted, np.arange(1, 10) / 10).tolist()
+
+
+def distribution(judged: Judged) -> dict[str, Any]:
+    """How the predictions are distributed, for whoever compares later ones with them."""
+    rows = len(judged.predicted)
+    if judged.labels is not None:
+        counts = Counter(name_of(label) for label in judged.predicted.tolist())
+        return {"rows": rows, "labels": {name_of(v): 0 for v in judged.labels.tolist()} | counts}
+    bins = numeric(judged.predicted)
+    assert bins.edges is not None, "numbers have edges"
+    return {
+        "rows": rows,
+        "edges": bins.edges.tolist(),
+        "counts": bins.counts.tolist(),
+        "mean": bins.mean,
+        "deviation": bins.deviation,
+    }

@@ -90,6 +90,7 @@ def train(request: dict[str, Any], output: Path, log: Log, started: float) -> No
         },
         "slices": evaluation.slices(judged, holdout, spec["slices"]),
         "importance": importance,
+        "predictions": export.distribution(judged),
     }
     clock.lap("evaluate")
     export.write_model(estimator, source, output / "model.pkl")

@@ -34,7 +34,10 @@ def draw(folder: Path, judged: Judged, importance: list[dict[str, Any]]) -> None
         _importance(folder / "importance.png", importance)
 
 
-def _axes(title: str, x: str, y: str, size: tuple[float, float] = (4.6, 3.8)) -> tuple[Figure, Any]:
+def new_axes(
+    title: str, x: str, y: str, size: tuple[float, float] = (4.6, 3.8)
+) -> tuple[Figure, Any]:
+    """An empty picture in the style of all; size in inches at 96 dots."""
     # A "$" in the name of a column or label starts no formula.
     rcParams["text.parse_math"] = False
     figure = Figure(figsize=size, dpi=96, layout="tight")
@@ -50,7 +53,7 @@ def _axes(title: str, x: str, y: str, size: tuple[float, float] = (4.6, 3.8)) ->
 
 
 def _predicted_vs_actual(path: Path, judged: Judged) -> None:
-    figure, axes = _axes("Predicted against actual, holdout", "actual", "predicted")
+    figure, axes = new_axes("Predicted against actual, holdout", "actual", "predicted")
     target, predicted = judged.target[:POINTS], judged.predicted[:POINTS]
     low = float(min(target.min(), predicted.min()))
     high = float(max(target.max(), predicted.max()))
@@ -68,7 +71,7 @@ def _confusion_matrix(path: Path, judged: Judged) -> None:
         (np.searchsorted(labels, judged.target), np.searchsorted(labels, judged.predicted)),
         1,
     )
-    figure, axes = _axes("Confusion matrix, holdout", "predicted", "actual")
+    figure, axes = new_axes("Confusion matrix, holdout", "predicted", "actual")
     axes.imshow(counts, cmap="Blues")
     names = [str(label) for label in labels]
     axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0)
@@ -83,7 +86,7 @@ def _confusion_matrix(path: Path, judged: Judged) -> None:
 def _calibration(path: Path, judged: Judged) -> None:
     assert judged.labels is not None, "a classifier has labels"
     assert judged.probabilities is not None, "asked for by the caller"
-    figure, axes = _axes("Calibration, holdout", "predicted probability", "observed share")
+    figure, axes = new_axes("Calibration, holdout", "predicted probability", "observed share")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     shown = [len(judged.labels) - 1] if judged.task == "binary" else range(len(judged.labels))
     for index in shown:
@@ -102,7 +105,7 @@ def _calibration(path: Path, judged: Judged) -> None:
 def _importance(path: Path, importance: list[dict[str, Any]]) -> None:
     shown = importance[:FEATURES][::-1]
     size = (4.6, 1.2 + 0.24 * len(shown))
-    figure, axes = _axes("Permutation importance, holdout", "loss of score", "", size)
+    figure, axes = new_axes("Permutation importance, holdout", "loss of score", "", size)
     axes.barh(
         [entry["column"] for entry in shown],
         [entry["mean"] for entry in shown],
