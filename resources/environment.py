@@ -21,6 +21,7 @@ from mlops_assets.spec import ChampionGate, ModelSpec, ParityLimits, Threshold, 
 from mlops_assets.strict import SpecError, Strict, describe_errors
 from resources.alerts import AlertSettings
 from resources.azure.settings import FILE, AzureSettings, read_settings
+from resources.tracker import TrackerSettings
 from resources.traffic import Traffic
 
 #: An environment with Azure's documents beside it: a folder of its name with this file.
@@ -148,6 +149,8 @@ class Profile:
     azure: AzureSettings | None = None
     #: Where people are told what they must know, beside the log.
     alerts: AlertSettings = field(default_factory=AlertSettings)
+    #: Where revisions of models are asked for.
+    tracker: TrackerSettings = field(default_factory=TrackerSettings)
 
     @property
     def models(self) -> Path:
@@ -191,7 +194,8 @@ def load_profile(variables: Mapping[str, str] | None = None, root: Path | None =
         variables: ``os.environ`` by default; ``MLOPS_PROFILE`` (default ``local``) picks the
             folder of environments, ``MLOPS_HOME`` (default ``.mlops`` in the checkout) the state,
             ``MLOPS_REPOSITORY`` (default the checkout) where models' own commits come from,
-            ``MLOPS_ALERT_*`` where alerts go, ``MLOPS_PAGE`` the page's address for their links.
+            ``MLOPS_ALERT_*`` where alerts go, ``MLOPS_PAGE`` the page's address for their links,
+            ``MLOPS_TRACKER*`` where revisions of models are asked for.
         root: another checkout than the platform's own.
 
     Raises:
@@ -216,6 +220,7 @@ def load_profile(variables: Mapping[str, str] | None = None, root: Path | None =
         page=variables.get("MLOPS_PAGE") or None,
         azure=read_settings(folder / FILE) if (folder / FILE).is_file() else None,
         alerts=AlertSettings.from_variables(variables),
+        tracker=TrackerSettings.from_variables(variables),
     )
 
 
