@@ -16,6 +16,7 @@ from resources.environment import Profile, load_profile, looser_limits
 
 if TYPE_CHECKING:
     from mlops_assets.scoring.keys import Role
+    from mlops_assets.versus import Report
 
 
 class Commands(click.Group):
@@ -186,6 +187,42 @@ def sign(model: str, version: int, key: Path) -> None:
     click.echo(f"{model} {version} is signed: {path}")
 
 
+@main.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--branch", help="Made and checked out where that loses nothing; yours by default.")
+@click.option("--keep", is_flag=True, help="Keep it, for `mlops compare` and `mlops preview`.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Also into this file.")
+def experiment(
+    models: tuple[str, ...], branch: str | None, keep: bool, as_json: bool, markdown: Path | None
+) -> None:
+    """Train your branch on the newest data and compare it with production; registers nothing.
+
+    Uncommitted changes of the work tree are tried too, and stay as they are.
+    """
+    profile = ready(load_profile())
+    for model in models:
+        _require_model(profile, model)
+    from mlops_assets import experiment as trial
+
+    reports = [trial.experiment(profile, model, branch, keep) for model in models]
+    _print_reports(reports, as_json, markdown)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("first")
+@click.argument("second")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+def compare(model: str, first: str, second: str, as_json: bool) -> None:
+    """Compare two versions on the same rows; each is a number or the name of a branch."""
+    profile = ready(load_profile())
+    _require_model(profile, model)
+    from mlops_assets import experiment as trial
+
+    _print_reports([trial.compare(profile, model, first, second)], as_json, None)
+
+
 @main.command("rotate-keys")
 @click.argument("model")
 @click.argument("environment")
@@ -291,6 +328,16 @@ def convert(files: tuple[Path, ...], folder: Path) -> None:
     written = conversion.write(made, folder)
     click.echo(made.report)
     click.echo("\n".join(f"wrote {path}" for path in written))
+
+
+def _print_reports(reports: list["Report"], as_json: bool, markdown: Path | None) -> None:
+    text = "\n".join(report.markdown() for report in reports)
+    if markdown:
+        markdown.write_text(text, encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps([report.as_dict() for report in reports], indent=2))
+    else:
+        click.echo(text)
 
 
 def _print_endpoints(profile: Profile) -> None:

@@ -294,9 +294,9 @@ def _work(revision: Revision) -> str:
     )
     return (
         "## Work on it\n\n"
-        f"The branch `{revision.branch}` begins at the commit that serves. The first command makes "
-        "it where there is none, trains on the newest data, and compares with what serves on the "
-        "same rows; nothing is registered.\n\n"
+        f"The branch `{revision.branch}` begins at the head of the source branch. The first "
+        "command makes it where there is none, trains on the newest data, and compares with what "
+        "serves on the same rows; nothing is registered.\n\n"
         f"{block(commands)}\n\n"
         "This request closes when a newer version serves, with its gates open and without this "
         "alarm."
