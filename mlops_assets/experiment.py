@@ -24,14 +24,14 @@ from mlops_assets.judgement import policy
 from mlops_assets.private_run import in_run
 from mlops_assets.references import Commit, DatasetSnapshot, ReleasedCommit, TrainedModel
 from mlops_assets.release import identity, installed_packages, platform_name
-from mlops_assets.spec import ModelSpec, load_model, parse_model
+from mlops_assets.spec import ModelSpec, load_model, model_folders, parse_model
 from mlops_assets.strict import SpecError
 from mlops_assets.versus import Report, Versus, changes, compare_bundles
 from mlops_assets.wiring import build_resources
 from resources.branches import Work, current, head_of, work_on
 from resources.environment import Profile
 from resources.experiments import Experiments
-from resources.git_commands import GitError
+from resources.git_commands import DOCUMENTATION, GitError, git, paths_of
 from resources.registry import Registry, Version
 from resources.storage import StorageError
 from resources.training import TrainingError
@@ -261,6 +261,23 @@ class _Bench:
             for environment in self._profile.environments
         }
         return asked(None), closed
+
+
+def changed_models(profile: Profile, since: str) -> list[str]:
+    """Models of which a declared file differs between the work tree and where it left a commit.
+
+    Raises:
+        GitError: no such commit.
+    """
+    base = git(profile.root, "merge-base", "--end-of-options", since, "HEAD").strip()
+    specs = [load_model(folder) for folder in model_folders(profile.models)]
+    no_text = f":(exclude)*{DOCUMENTATION}"
+    return [
+        spec.name
+        for spec in specs
+        if spec.source.repository == "."
+        and git(profile.root, "diff", "--name-only", base, "--", *paths_of(spec), no_text).strip()
+    ]
 
 
 def bundle_of(profile: Profile, model: str, name: str) -> Version:
