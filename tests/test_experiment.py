@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 
 from resources.branches import current, work_on
@@ -31,6 +30,15 @@ def clone(released: Platform, monkeypatch: pytest.MonkeyPatch) -> Platform:
     """A clone whose version 1 serves production."""
     serve(released, 1)
     steer(released.repository.path, released.profile.home, monkeypatch)
+    released.repository.commit("dagster.yaml stays, whichever branch is checked out")
+    return released
+
+
+@pytest.fixture
+def light(released: Platform, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    """A clone whose version 1 serves nowhere."""
+    steer(released.repository.path, released.profile.home, monkeypatch)
+    released.repository.commit("dagster.yaml stays, whichever branch is checked out")
     return released
 
 
@@ -123,26 +131,26 @@ def test_without_a_champion_the_source_branch_is_compared_with(
         ("def build(params:\n", "SyntaxError"),
     ],
 )
-def test_a_branch_that_does_not_train(clone: Platform, text: str, message: str) -> None:
-    before = state(clone.profile.home)
-    clone.repository.write(TRAIN, text)
+def test_a_branch_that_does_not_train(light: Platform, text: str, message: str) -> None:
+    before = state(light.profile.home)
+    light.repository.write(TRAIN, text)
     code, told = mlops("experiment", "rent")
     assert code == 1
     assert message in told
-    assert state(clone.profile.home) == before
+    assert state(light.profile.home) == before
 
 
-def test_data_that_break_the_branchs_contract(clone: Platform) -> None:
+def test_data_that_break_the_branchs_contract(light: Platform) -> None:
     path = "mlops_assets/models/rent/model.yaml"
-    text = (clone.repository.path / path).read_text()
-    clone.repository.write(path, text.replace("minimum_rows: 20", "minimum_rows: 2000"))
+    text = (light.repository.path / path).read_text()
+    light.repository.write(path, text.replace("minimum_rows: 20", "minimum_rows: 2000"))
     code, told = mlops("experiment", "rent")
     assert code == 1
     assert "200 rows" in told
 
 
 @pytest.mark.parametrize("name", ["-f", "a..b", "a b", "x.lock"])
-def test_no_name_of_a_branch(clone: Platform, name: str) -> None:
+def test_no_name_of_a_branch(light: Platform, name: str) -> None:
     code, told = mlops("experiment", "rent", f"--branch={name}")
     assert code == 1
     assert "is no name for a branch" in told
@@ -189,15 +197,15 @@ def test_kept_experiments_are_compared_and_use_up_no_number(clone: Platform) -> 
     assert any("was trained before" in entry.user_message for entry in logs)
 
 
-def test_the_newest_of_a_branch(clone: Platform) -> None:
-    experiments = Experiments(clone.profile.home)
+def test_the_newest_of_a_branch(light: Platform) -> None:
+    experiments = Experiments(light.profile.home)
     with pytest.raises(RegistryError, match="Kept so far: none"):
         experiments.newest("rent", "main")
     said("--keep")
-    clone.repository.git("switch", "--quiet", "--create", "b")
-    clone.repository.train_py(BETTER)
+    light.repository.git("switch", "--quiet", "--create", "b")
+    light.repository.train_py(BETTER)
     said("--keep")
-    clone.repository.train_py(TRAIN_PY)  # back to what it was: the same identity again
+    light.repository.train_py(TRAIN_PY)  # back to what it was: the same identity again
     assert "kept as experiment 1 of b" in said("--keep")["notes"]
     assert experiments.newest("rent", "b").version == 1
     assert {k: v.version for k, v in experiments.branches("rent").items()} == {"main": 1, "b": 1}
@@ -250,8 +258,3 @@ def test_a_detached_head(repository: Repository) -> None:
     repository.git("checkout", "--quiet", "--detach")
     work = current(repository.path)
     assert work.commit.startswith(work.branch)
-
-
-def test_an_experiment_is_no_asset(clone: Platform) -> None:
-    keys = clone.defs.resolve_asset_graph().get_all_asset_keys()
-    assert dg.AssetKey(["experiment"]) not in keys
