@@ -10,7 +10,7 @@ from resources.branches import current, work_on
 from resources.experiments import Experiments
 from resources.git_commands import GitError
 from resources.registry import RegistryError
-from tests.conftest import RELEASE, Platform
+from tests.conftest import Platform
 from tests.repository import TRAIN_PY, WORSE_TRAIN_PY, Repository, make_repository
 from tests.test_steering import mlops, serve, steer
 
@@ -20,9 +20,9 @@ BETTER = TRAIN_PY.replace('alpha=params["alpha"]', "alpha=0.01")
 
 def state(home: Path) -> dict[str, bytes]:
     """All that a release or its automation reads; the store and the mirrors only ever grow."""
-    kept = ("references", "attempts", "registry", "endpoints")
-    files = [p for name in kept for p in (home / name).rglob("*") if p.is_file()]
-    return {str(p): p.read_bytes() for p in files if p.suffix == ".json"}
+    found = [p for name in ("references", "attempts", "registry") for p in (home / name).rglob("*")]
+    found += (home / "endpoints").rglob("generation.json")
+    return {str(p): p.read_bytes() for p in found if p.suffix == ".json"}
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_new_branch_and_uncommitted_work_on_it(clone: Platform) -> None:
     )
     assert (difference["value"], difference["lower"], difference["upper"]) == (0, 0, 0)
     assert found["closed"] == {"development": [], "staging": [], "production": []}
-    assert found["changes"] == []
+    assert [c["kind"] for c in found["changes"]] == ["commit"]
 
     # The data scientist's work: not committed, tried, and still there.
     repository.write(TRAIN, WORSE_TRAIN_PY)
@@ -120,7 +120,7 @@ def test_without_a_champion_the_source_branch_is_compared_with(
     assert (found["first"], found["second"]) == ("idea", "main")
     assert "nothing serves production; compared with the head of main" in found["notes"]
     assert found["comparison"]["metrics"]["r2"]["difference"]["upper"] < -0.5
-    assert [c["kind"] for c in found["changes"]] == ["commit"]
+    assert [c["kind"] for c in found["changes"]] == ["commit", "serves from"]
     assert not (platform.profile.home / "registry").exists()
 
 
@@ -168,7 +168,8 @@ def test_kept_experiments_are_compared_and_use_up_no_number(clone: Platform) -> 
     assert (source.experiment, source.branch, source.on_branch) == ("idea", "main", False)
 
     clone.see()
-    assert clone.settle() == [["package"]]  # of version 1; the branch trains nothing
+    assert not any("trained_model" in names for names in clone.settle())
+    assert [v.version for v in clone.registry.versions("rent")] == [1]
     code, text = mlops("compare", "rent", "idea", "1")
     assert code == 0, text
     assert "## rent: idea against version 1" in text
@@ -189,12 +190,14 @@ def test_kept_experiments_are_compared_and_use_up_no_number(clone: Platform) -> 
     # Merged, it is the next version, not trained again, and its gates are open.
     repository.git("switch", "--quiet", "main")
     repository.git("merge", "--quiet", "--ff-only", "idea")
-    assert clone.materialize(*RELEASE), clone.failures
+    trained = sorted(p.name for p in (clone.profile.home / "artifacts" / "trained").iterdir())
+    clone.see()
+    assert any("trained_model" in names for names in clone.settle())
     assert [v.version for v in clone.registry.versions("rent")] == [1, 2]
     assert clone.registry.version("rent", 2).manifest.source.experiment is None
-    assert clone.checks["provenance"]
-    logs = clone.instance.all_logs(clone.result.run_id)
-    assert any("was trained before" in entry.user_message for entry in logs)
+    assert clone.serves("production") == 2
+    again = sorted(p.name for p in (clone.profile.home / "artifacts" / "trained").iterdir())
+    assert again == trained
 
 
 def test_the_newest_of_a_branch(light: Platform) -> None:
