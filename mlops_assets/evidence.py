@@ -146,6 +146,8 @@ class SourceRecord(Record):
     time: str
     on_branch: bool
     dirty: bool
+    #: The branch that an experiment was made on; None for a release.
+    experiment: str | None = None
 
 
 class SnapshotRecord(Record):

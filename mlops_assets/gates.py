@@ -207,9 +207,11 @@ def _champion(facts: Facts, policy: Policy) -> Verdict:
 def _provenance(facts: Facts) -> Verdict:
     source = facts.manifest.source
     closed: list[str] = []
+    if source.experiment is not None:
+        closed.append(f"an experiment on {source.experiment}; merge it into {source.branch}")
     if source.dirty:
         closed.append("trained from uncommitted files; commit and release them")
-    if not source.on_branch:
+    if not source.on_branch and source.experiment is None:
         closed.append(f"commit {source.commit[:10]} is not on branch {source.branch}; merge it")
     if not facts.manifest.packages:
         closed.append("the installed packages were not recorded")

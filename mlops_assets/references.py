@@ -28,6 +28,8 @@ class Commit(BaseModel):
     dirty: bool = False
     #: Digest of the source files that training depends on.
     tree: str
+    #: The branch that an experiment was made on; None for a release.
+    experiment: str | None = None
 
 
 class ReleasedCommit(Reference):

@@ -68,7 +68,7 @@ def post(url: str, title: str, text: str, link: str | None = None) -> None:
     if problem and problem.again:
         problem = _post_once(url, body)
     if problem:
-        raise NotTakenError(_without(_secrets_of(url), problem.why), problem.message_refused)
+        raise NotTakenError(without(_secrets_of(url), problem.why), problem.message_refused)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def send_mail(mail: Mail, title: str, text: str, link: str | None = None) -> Non
     except (OSError, smtplib.SMTPException, ValueError) as error:
         login = f"\0{mail.user}\0{mail.password}".encode()
         secrets = [mail.password or "", base64.b64encode(login).decode()]
-        why = _without(secrets, f"{type(error).__name__} {error}".strip())
+        why = without(secrets, f"{type(error).__name__} {error}".strip())
         problem = NotTakenError(why, isinstance(error, smtplib.SMTPDataError))
     else:
         for address in refused:  # the others have it; failing would send it to them again
@@ -161,14 +161,15 @@ def _converse(mail: Mail, message: EmailMessage) -> list[str]:
         if not mail.tls and server.has_extn("starttls"):
             server.starttls(context=tls)
             server.ehlo()
-        elif mail.password and not mail.tls and not _is_loopback(mail.host):
+        elif mail.password and not mail.tls and not is_loopback(mail.host):
             raise smtplib.SMTPException("offers no STARTTLS; the password is not sent unencrypted")
         if mail.user and mail.password:
             server.login(mail.user, mail.password)
         return sorted(server.send_message(message))
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine: what goes there needs no encryption."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -181,8 +182,8 @@ def _secrets_of(url: str) -> list[str]:
     return [url, *(word for word in words if len(word) >= 6)]
 
 
-def _without(secrets: list[str], text: str) -> str:
-    """Text of somebody else, who may have put our secrets into it."""
+def without(secrets: list[str], text: str) -> str:
+    """Text of somebody else, who may have put our secrets into it, with ``***`` in their place."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")
     return text

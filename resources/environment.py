@@ -21,6 +21,7 @@ from mlops_assets.spec import ChampionGate, ModelSpec, ParityLimits, Threshold, 
 from mlops_assets.strict import SpecError, Strict, describe_errors
 from resources.alerts import AlertSettings
 from resources.azure.settings import FILE, AzureSettings, read_settings
+from resources.tracker import TrackerSettings
 from resources.traffic import Traffic
 
 #: An environment with Azure's documents beside it: a folder of its name with this file.
@@ -77,6 +78,12 @@ class SigningSettings(Strict):
     )
 
 
+class PreviewSettings(Strict):
+    """How long the branches' own environments live."""
+
+    hours: float = Field(default=24, gt=0, le=24 * 30, description="Until each one ends.")
+
+
 class Environment(Strict):
     """One file of ``environments/<profile>/``."""
 
@@ -99,6 +106,11 @@ class Environment(Strict):
     override: Literal["forbidden", "allowed"] = Field(
         default="forbidden",
         description="Whether a person may deploy past closed gates, by name and reason.",
+    )
+    preview: PreviewSettings | None = Field(
+        default=None,
+        description="Serves experiments, each branch in an environment of its own that ends by "
+        "itself: `mlops preview`. Nothing is released to it.",
     )
     latency_ms: float = Field(
         default=200.0, gt=0, description="95th percentile of one-row requests, in milliseconds."
@@ -152,7 +164,7 @@ class Profile:
     root: Path
     #: The one folder that holds all state.
     home: Path
-    #: Each after the one it promotes from.
+    #: Each after the one it promotes from; not the one for previews.
     environments: tuple[Environment, ...]
     #: What ``source.repository: .`` stands for; None for the checkout.
     repository: str | None = None
@@ -162,6 +174,10 @@ class Profile:
     azure: AzureSettings | None = None
     #: Where people are told what they must know, beside the log.
     alerts: AlertSettings = field(default_factory=AlertSettings)
+    #: Where revisions of models are asked for.
+    tracker: TrackerSettings = field(default_factory=TrackerSettings)
+    #: What the branches' own environments are made after; None where there are none.
+    preview: Environment | None = None
 
     @property
     def models(self) -> Path:
@@ -205,7 +221,8 @@ def load_profile(variables: Mapping[str, str] | None = None, root: Path | None =
         variables: ``os.environ`` by default; ``MLOPS_PROFILE`` (default ``local``) picks the
             folder of environments, ``MLOPS_HOME`` (default ``.mlops`` in the checkout) the state,
             ``MLOPS_REPOSITORY`` (default the checkout) where models' own commits come from,
-            ``MLOPS_ALERT_*`` where alerts go, ``MLOPS_PAGE`` the page's address for their links.
+            ``MLOPS_ALERT_*`` where alerts go, ``MLOPS_PAGE`` the page's address for their links,
+            ``MLOPS_TRACKER*`` where revisions of models are asked for.
         root: another checkout than the platform's own.
 
     Raises:
@@ -221,15 +238,19 @@ def load_profile(variables: Mapping[str, str] | None = None, root: Path | None =
         raise SpecError(
             folder, [f"no profile '{name}'; MLOPS_PROFILE is one of: {', '.join(known)}"]
         )
+    environments = _read_environments(folder)
+    preview = _preview(folder, environments)
     return Profile(
         name=name,
         root=root,
         home=home,
-        environments=_in_order(folder, _read_environments(folder)),
+        environments=_in_order(folder, [e for e in environments if e.preview is None]),
+        preview=preview,
         repository=_repository(variables.get("MLOPS_REPOSITORY")),
         page=variables.get("MLOPS_PAGE") or None,
         azure=read_settings(folder / FILE) if (folder / FILE).is_file() else None,
         alerts=AlertSettings.from_variables(variables),
+        tracker=TrackerSettings.from_variables(variables),
     )
 
 
@@ -272,6 +293,26 @@ def _read_environments(folder: Path) -> list[Environment]:
     if problems:
         raise SpecError(folder, problems)
     return environments
+
+
+def _preview(folder: Path, environments: list[Environment]) -> Environment | None:
+    """The environment that previews are made after."""
+    found = [environment for environment in environments if environment.preview]
+    problems: list[str] = []
+    if len(found) > 1:
+        names = ", ".join(environment.name for environment in found)
+        problems.append(f"preview: in {names}; only one environment can have it")
+    for environment in found:
+        place = f"{environment.name}.json"
+        if environment.target != "local":
+            problems.append(f"{place}: target: previews are served on this machine, target local")
+        if environment.promotes_from or environment.name == PRODUCTION:
+            problems.append(f"{place}: preview: no version is promoted to previews")
+        if environment.local.ports:
+            problems.append(f"{place}: local.ports: each preview has a port of its own")
+    if problems:
+        raise SpecError(folder, problems)
+    return found[0] if found else None
 
 
 def _in_order(folder: Path, environments: list[Environment]) -> tuple[Environment, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from mlops_assets.errors import UserError
 from mlops_assets.files import digest_bytes, remove_tree
 from mlops_assets.spec import ModelSpec
 
@@ -29,7 +30,7 @@ _KEPT = re.compile(
 _USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/\s'\"]*)@")
 
 
-class GitError(Exception):
+class GitError(UserError):
     """Git cannot give what was asked for; the message names the repository and the mend."""
 
 

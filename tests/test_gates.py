@@ -140,6 +140,12 @@ def test_a_good_version_passes_every_gate() -> None:
         ),
         ({"source": {"dirty": True}}, "provenance", "uncommitted files"),
         ({"source": {"on_branch": False}}, "provenance", "not on branch main"),
+        (
+            {"source": {"on_branch": False, "experiment": "idea"}},
+            "provenance",
+            "an experiment on idea; merge it into main",
+        ),
+        ({"source": {"experiment": "main"}}, "provenance", "an experiment on main"),
         ({"manifest": {"packages": {}}}, "provenance", "packages were not recorded"),
         (
             {"manifest": ONNX, "parity": parity(max_difference=3e-4, differing_rows=9)},

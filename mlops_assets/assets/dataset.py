@@ -88,7 +88,7 @@ def dataset(
             except ContractError as error:
                 yield _broken_contract(key, error)
                 raise dg.Failure(str(error), allow_retries=False) from None
-            _publish(artifacts, snapshot, spec, folder)
+            publish_snapshot(artifacts, snapshot, spec, folder)
         reference = DatasetSnapshot(
             model=spec.name,
             digest=snapshot.digest,
@@ -123,7 +123,8 @@ def _known(instance: dg.DagsterInstance, model: str) -> dict[str, str]:
     return inputs | ({"contract": str(code.metadata["contract"])} if code else {})
 
 
-def _publish(artifacts: Artifacts, snapshot: Any, spec: ModelSpec, folder: Path) -> None:
+def publish_snapshot(artifacts: Artifacts, snapshot: Any, spec: ModelSpec, folder: Path) -> None:
+    """Put a snapshot that lies in a scratch folder into the store, under its content's name."""
     if artifacts.has("snapshots", snapshot.digest):
         return
     finished = folder / "snapshot"

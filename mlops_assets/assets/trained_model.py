@@ -72,7 +72,9 @@ def trained_model(
                 verification.prepare()
                 champion = serving.champion(model, registry)
                 with artifacts.workspace() as folder:
-                    request = _request(name, spec, dataset, profile, artifacts, champion, folder)
+                    request = training_request(
+                        name, spec, dataset, profile, artifacts, champion, folder
+                    )
                     git.export(spec, released.commit, folder / "source")
                     output = folder / "output"
                     output.mkdir()
@@ -104,7 +106,7 @@ def trained_model(
         )
 
 
-def _request(
+def training_request(
     name: str,
     spec: ModelSpec,
     dataset: DatasetSnapshot,

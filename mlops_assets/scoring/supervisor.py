@@ -68,6 +68,8 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     #: A log line for every request.
     access_log: bool = False
+    #: When the server ends by itself, in seconds since 1970; None for never.
+    ends: float | None = None
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Settings:
@@ -122,7 +124,7 @@ class Supervisor:
         self._ending = False
 
     def run(self) -> bool:
-        """Serve until SIGTERM or SIGINT, or until it has failed.
+        """Serve until SIGTERM or SIGINT, until its time is over, or until it has failed.
 
         Returns:
             Whether it was told to end.
@@ -150,7 +152,7 @@ class Supervisor:
             _Worker(self._folder, listening.fileno(), reading, state.id)
             for _ in range(self._settings.workers)
         ]
-        while not self._ending and not self._failed():
+        while not (self._ending or self._failed() or self._is_over()):
             for worker in self._workers:
                 worker.keep()
             bound_log(self._folder / LOG)
@@ -170,6 +172,10 @@ class Supervisor:
                     place = f"port {self._settings.port} of {self._settings.host}"
                     raise ListenError(f"{place}: {error.strerror}") from None
                 time.sleep(POLL_SECONDS)
+
+    def _is_over(self) -> bool:
+        ends = self._settings.ends
+        return ends is not None and time.time() >= ends
 
     def _end(self, *_: Any) -> None:
         self._ending = True

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlops_assets.scoring.errors import IntegrityError
 from mlops_assets.scoring.pickled import Pickled
 from mlops_assets.scoring.predictor import Predictor, checked_bytes, read_manifest
-from mlops_assets.training.data import SplitRule, side_of
+from mlops_assets.training import evaluation
+from mlops_assets.training.data import Side, SplitRule, side_of
 from mlops_assets.training.errors import TrainingProblem
 from mlops_assets.training.evaluation import compared, predictions
 from mlops_assets.training.metrics import Judged
@@ -33,6 +35,7 @@ def compare(
     table: pa.Table,
     rule: SplitRule,
     holdout: str,
+    slices: Sequence[str] = (),
 ) -> dict[str, Any]:
     """A comparison record; whatever goes wrong with the champion makes it ``incomparable``.
 
@@ -42,6 +45,7 @@ def compare(
         table: the candidate's snapshot.
         rule: how the candidate's holdout was parted from it.
         holdout: digest of that holdout.
+        slices: columns whose values the metrics of both are also told for.
     """
     record = {
         "format": 1,
@@ -59,7 +63,9 @@ def compare(
         if rows.num_rows < LEAST_ROWS:
             raise IncomparableError(f"only {rows.num_rows} rows are in neither's training set")
         ours, judged = candidate(rows), judge_version(theirs, rows)
-        metrics = compared(*_same_labels(ours, judged))
+        ours, judged = _same_labels(ours, judged)
+        metrics = compared(ours, judged)
+        parts = _slices(ours, judged, rows, slices)
     except KeyError as error:
         reason = f"it needs what the candidate's data does not have: {error.args[0]}"
     except (IncomparableError, TrainingProblem, IntegrityError) as error:
@@ -68,7 +74,7 @@ def compare(
         reason = f"{type(error).__name__}: {error}"
     else:
         done = {"status": "compared", "reason": "", "rows": rows.num_rows, "metrics": metrics}
-        return {**record, **done}
+        return {**record, **done, **({"slices": parts} if slices else {})}
     return {**record, "status": "incomparable", "reason": (reason.splitlines() or [""])[0]}
 
 
@@ -108,7 +114,32 @@ def compare_versions(request: dict[str, Any]) -> dict[str, Any]:
     def judge(rows: pa.Table) -> Judged:
         return judge_version(candidate, rows)
 
-    return compare(judge, request["champion"], table, rule, holdout)
+    return compare(
+        judge, request["champion"], table, rule, holdout, tuple(request.get("slices", ()))
+    )
+
+
+def _slices(
+    ours: Judged, theirs: Judged, rows: pa.Table, columns: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The metrics of both for each value of each column."""
+    side = Side(rows, pd.DataFrame(), ours.target)
+    known = [name for name in columns if name in rows.column_names]
+    return [
+        {**{k: a[k] for k in ("column", "value", "rows")}, "metrics": _pairs(a, b)}
+        for a, b in zip(
+            evaluation.slices(ours, side, known),
+            evaluation.slices(theirs, side, known),
+            strict=True,
+        )
+    ]
+
+
+def _pairs(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    return {
+        name: {"candidate": value, "champion": theirs["metrics"].get(name)}
+        for name, value in ours["metrics"].items()
+    }
 
 
 def _same_labels(ours: Judged, theirs: Judged) -> tuple[Judged, Judged]:

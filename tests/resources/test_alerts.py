@@ -173,7 +173,7 @@ def test_a_certificate_that_nobody_trusts(
 def test_a_password_never_leaves_the_machine_unencrypted(monkeypatch: pytest.MonkeyPatch) -> None:
     with mail_server(Post()) as post:
         sent(by_mail(post))  # 127.0.0.1
-        monkeypatch.setattr("resources.delivery._is_loopback", lambda _: False)
+        monkeypatch.setattr("resources.delivery.is_loopback", lambda _: False)
         assert "offers no STARTTLS" in refusal(by_mail(post))
     assert len(post.logins) == 1
 

@@ -1,0 +1,1 @@
+"""Trackers that revision requests are kept in."""
