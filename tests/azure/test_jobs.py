@@ -77,7 +77,7 @@ def test_a_job_that_fails_says_so(client: MLClient) -> None:
 
 def test_a_job_is_canceled_with_its_processes(client: MLClient, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    text = f"(sleep 3; touch {mark}.late) & touch {mark}; sleep 60"
+    text = f"(sleep 20; touch {mark}.late) & touch {mark}; sleep 60"
     name = client.jobs.create_or_update(_job(text)).name
     eventually(mark.exists)
     assert client.jobs.get(name).status == "Running"

@@ -55,7 +55,7 @@ def test_it_serves_and_takes_all_with_it(
         children = psutil.Process(process.pid).children(recursive=True)
         assert any("azurite" in " ".join(child.cmdline()) for child in children)
         process.send_signal(number)
-        process.wait(20)
+        process.wait(90)
         eventually(lambda: not any(child.is_running() for child in children))
         if number is not signal.SIGKILL:
             assert process.returncode == 0
