@@ -13,7 +13,7 @@ MODEL_PACKAGES := cloudpickle|joblib|numpy|pandas|scikit-learn|scipy
 # What `make test-system` runs.
 SYSTEM := tests/system
 # What `make test-azure` runs.
-AZURE := tests/azure
+AZURE_TESTS := tests/azure
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # npm's own list of what it installed.
@@ -70,7 +70,7 @@ test-system: $(INSTALLED) browser ## The real daemon, a browser, and a longer fu
 	@$(BIN)/python -m pytest $(SYSTEM) -o addopts="-q -n 2 --dist loadfile --timeout 900 --strict-markers"
 
 test-azure: $(INSTALLED) $(AZURE_NODE) ## Microsoft's clients against the Azure of the tests, on this machine.
-	@$(BIN)/python -m pytest $(AZURE) -o addopts="-q -n 4 --dist worksteal --timeout 900 --strict-markers"
+	@$(BIN)/python -m pytest $(AZURE_TESTS) -o addopts="-q -n 4 --dist worksteal --timeout 900 --strict-markers"
 
 test-live: $(INSTALLED) ## A real subscription, as docs/azure.md sets one up; skipped without.
 	@$(BIN)/python -m pytest tests/live -o addopts="-q -rs --timeout 7200 --strict-markers"
