@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from collections.abc import MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -190,7 +191,7 @@ def parse(
         "--capture-share",
         "MLOPS_CAPTURE_SHARE",
         "0",
-        type=lambda text: _number(text, 0, 1),
+        type=partial(_number, least=0, most=1),
         metavar="SHARE",
         help="keep this share of the requests and their answers; 0, none, by default",
     )
@@ -221,7 +222,7 @@ def parse(
         "--capture-rotate-megabytes",
         "MLOPS_CAPTURE_ROTATE_MEGABYTES",
         "16",
-        type=lambda text: _number(text, 0.001, 1024),
+        type=partial(_number, least=0.001, most=1024),
         metavar="N",
         help="begin another file when so much waits for one; 16 by default",
     )
@@ -229,7 +230,7 @@ def parse(
         "--capture-rotate-seconds",
         "MLOPS_CAPTURE_ROTATE_SECONDS",
         "60",
-        type=lambda text: _number(text, 0.1, 3600),
+        type=partial(_number, least=0.1, most=3600),
         metavar="N",
         help="and after so many seconds; 60 by default",
     )
@@ -237,7 +238,7 @@ def parse(
         "--capture-keep-days",
         "MLOPS_CAPTURE_KEEP_DAYS",
         "30",
-        type=lambda text: _integer(text, 0, 36500),
+        type=partial(_integer, least=0, most=36500),
         metavar="N",
         help="remove files of older days; 30 by default",
     )

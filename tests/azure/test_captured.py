@@ -13,6 +13,7 @@ from mlops_assets.scoring.metrics import Metrics
 from resources.azure.blobs import Blobs
 from resources.captured import CapturedBlobs
 from tests.azure.faults import Fault
+from tests.azure.platforms import clients
 from tests.azure.server import AzureServer
 from tests.azure.test_aci_follow import KEY, OTHER, Followed, predicts
 from tests.bundles import keyed
@@ -43,7 +44,7 @@ def test_a_container_uploads_what_it_captured(azure: AzureServer, tmp_path: Path
         azure.faults.clear()
         eventually(lambda: len(_names(followed)) == 2)
         assert KEY not in server.logs()
-    captured = CapturedBlobs(Blobs(azure.clients()))
+    captured = CapturedBlobs(Blobs(clients(azure)))
     files = captured.files("tiny", "staging", *span)
     paths = captured.fetch("tiny", "staging", files, tmp_path / "copies")
     assert len(paths) == 2
@@ -58,7 +59,7 @@ class Unreachable:
     """Storage that does not answer."""
 
     def upload(self, blob: str, path: Path) -> None:
-        raise BlobError(f"{blob}: nobody answers")
+        raise BlobError(f"{blob}: nobody answers, {path.name} stays")
 
 
 def test_what_cannot_be_uploaded_is_bounded(
