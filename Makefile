@@ -30,7 +30,7 @@ ifneq ($(shell mkdir -p "$${HOME:-/nonexistent}/.cache/uv" 2>/dev/null && test -
 export UV_CACHE_DIR := $(CURDIR)/$(TOOLS)/uv-cache
 endif
 
-.PHONY: help install demo demo-azure dev stop test test-system lint format clean lock schema bench bench-data bench-monitoring bench-sensors bench-serving bench-workers wrk browser node image test-azure test-live
+.PHONY: help install demo demo-azure demo-drift dev stop test test-system lint format clean lock schema bench bench-data bench-monitoring bench-sensors bench-serving bench-workers bench-capture wrk browser node image test-azure test-live
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -115,6 +115,9 @@ bench-serving: $(INSTALLED) wrk $(PEERS:%=$(TOOLS)/bench/%/.installed) ## Servin
 
 bench-workers: $(INSTALLED) wrk ## What a second worker of an endpoint brings, and holds in memory.
 	@$(BIN)/python -m tests.bench.serving.workers $(ARGS)
+
+bench-capture: $(INSTALLED) wrk ## What it costs an endpoint to keep every request and answer.
+	@$(BIN)/python -m tests.bench.capture $(ARGS)
 
 # Each peer has an environment of its own, with the models' packages as they are in the lock.
 $(TOOLS)/bench/%/.installed: tests/bench/serving/peers/%.txt | $(filter $(TOOLS)/%,$(UV))

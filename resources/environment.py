@@ -69,6 +69,29 @@ class ServerSettings(Strict):
     )
 
 
+class CapturePolicy(Strict):
+    """Which requests and answers are kept; never a key, nor any header but the request's id."""
+
+    share: float = Field(
+        default=1.0, gt=0, le=1, description="Share of the requests, each with all its rows."
+    )
+    columns: list[str] | None = Field(
+        default=None, min_length=1, description="The columns that are kept; all by default."
+    )
+    exclude: list[str] = Field(
+        default_factory=list,
+        description="Columns of any model that are kept nowhere; the target's name stands for the "
+        "prediction.",
+    )
+    rotate_megabytes: float = Field(
+        default=16, ge=0.001, le=1024, description="Begin another file when so much waits for one."
+    )
+    rotate_seconds: float = Field(
+        default=60, ge=0.1, le=3600, description="Begin another file after this long."
+    )
+    keep_days: int = Field(default=30, ge=0, description="Files of older days are removed.")
+
+
 class SigningSettings(Strict):
     """Who must have signed what serves here."""
 
@@ -125,12 +148,24 @@ class Environment(Strict):
         description="How long Azure may take to bring a deployment up, in seconds.",
     )
     server: ServerSettings = Field(default_factory=ServerSettings)
+    capture: CapturePolicy | None = Field(
+        default=None, description="Keep requests and answers, for monitoring; off by default."
+    )
     signing: SigningSettings | None = Field(
         default=None, description="Serve only versions that were signed: `mlops sign`."
     )
     gates: dict[str, EnvironmentGates] = Field(
         default_factory=dict, description="Per model: stricter limits than model.yaml's."
     )
+
+    @model_validator(mode="after")
+    def _captured_by_azure(self) -> Environment:
+        if self.target in ("aks", "managed") and self.capture is not None:
+            raise ValueError(
+                "capture: online endpoints of Azure ML collect by themselves; set data_collector "
+                "in deployment.json, and leave this out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _traffic_as_azure_has_it(self) -> Environment:
