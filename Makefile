@@ -55,6 +55,9 @@ demo: $(INSTALLED) ## Release and deploy both sample models; prints the endpoint
 demo-azure: $(INSTALLED) $(AZURE_NODE) ## The same on an Azure of its own on this machine: two releases, blue to green.
 	@$(BIN)/python -m tests.azure.demo $(ARGS)
 
+demo-drift: $(INSTALLED) ## A model after its release: drift, a loss, a retraining, a revision, the mend.
+	@$(BIN)/python -m tests.drift_story
+
 dev: $(INSTALLED) ## Dagster's page on the same state; Ctrl-C ends it.
 	@$(BIN)/mlops dev
 

@@ -17,7 +17,14 @@ from pydantic import Field, ValidationError, model_validator
 
 import mlops_assets
 from mlops_assets.errors import UserError
-from mlops_assets.spec import ChampionGate, ModelSpec, ParityLimits, Threshold, metric_problems
+from mlops_assets.spec import (
+    ChampionGate,
+    ModelSpec,
+    ParityLimits,
+    SliceGate,
+    Threshold,
+    metric_problems,
+)
 from mlops_assets.strict import SpecError, Strict, describe_errors
 from resources.alerts import AlertSettings
 from resources.azure.settings import FILE, AzureSettings, read_settings
@@ -36,6 +43,7 @@ class EnvironmentGates(Strict):
     quality: dict[str, Threshold] = Field(default_factory=dict)
     champion: ChampionGate | None = None
     parity: ParityLimits | None = None
+    slices: SliceGate | None = None
 
 
 Workers = Annotated[int, Field(ge=1, le=64)]
@@ -426,11 +434,29 @@ def looser_limits(environment: Environment, spec: ModelSpec) -> list[str]:
             f"{place}.champion.tolerance: {champion.tolerance} is looser than model.yaml's "
             f"{model_champion.tolerance}; an environment may only be stricter"
         )
+    problems += _looser_slices(place, own.slices, spec)
     for name, limit in (own.parity or ParityLimits()).model_dump(exclude_none=True).items():
         model_limit = getattr(spec.gates.parity, name)
         if limit > model_limit:
             problems.append(
                 f"{place}.parity.{name}: {limit} is looser than model.yaml's {model_limit}; an "
+                "environment may only be stricter"
+            )
+    return problems
+
+
+def _looser_slices(place: str, own: SliceGate | None, spec: ModelSpec) -> list[str]:
+    model = spec.gates.slices
+    if own is not None and not spec.slices:
+        return [f"{place}.slices: judges slices, and {spec.name}'s model.yaml names none"]
+    if own is None or model is None or own.metric != model.metric:
+        return []
+    problems: list[str] = []
+    for name, sign in (("minimum", -1), ("maximum", 1), ("tolerance", 1)):
+        limit, known = getattr(own, name), getattr(model, name)
+        if limit is not None and known is not None and sign * (limit - known) > 0:
+            problems.append(
+                f"{place}.slices.{name}: {limit} is looser than model.yaml's {known}; an "
                 "environment may only be stricter"
             )
     return problems
