@@ -345,7 +345,7 @@ def gate_of_slices(**changes: Any) -> Gates:
     ],
 )
 def test_the_worst_slice_closes_its_gate(gate: dict[str, Any], status: str, reason: str) -> None:
-    found = judged(facts(slices=SLICES), gate_of_slices(**gate))["slices"]
+    found = judged(facts(slices=SLICES), model=gate_of_slices(**gate))["slices"]
     assert (found.status, reason in found.reason) == (status, True), found
 
 
@@ -357,14 +357,14 @@ def test_an_error_of_a_slice_has_a_maximum() -> None:
     slices = [{"column": "a", "value": 1, "rows": 50, "metrics": {"mean_absolute_error": 14.0}}]
     gate = SliceGate(metric="mean_absolute_error", maximum=13, tolerance=5)
     model = GATES_OF_MODEL.model_copy(update={"slices": gate})
-    found = judged(facts(slices=slices), model)["slices"]
+    found = judged(facts(slices=slices), model=model)["slices"]
     assert found.status == "closed"
     assert found.reason.endswith("maximum 13")
 
 
 def test_an_environment_tightens_the_gate_on_slices() -> None:
     own = SliceGate(metric="r2", minimum=0.6)
-    assert judged(facts(slices=SLICES), gate_of_slices(minimum=0.5))["slices"].passed
-    found = judged(facts(slices=SLICES), gate_of_slices(minimum=0.5), slices=own)["slices"]
+    assert judged(facts(slices=SLICES), model=gate_of_slices(minimum=0.5))["slices"].passed
+    found = judged(facts(slices=SLICES), model=gate_of_slices(minimum=0.5), slices=own)["slices"]
     assert found.status == "closed"
     assert judged(facts(slices=SLICES), slices=own)["slices"].status == "closed"
