@@ -386,7 +386,7 @@ def _slice_problems(
     wanted, other = ("minimum", "maximum") if metrics[metric] else ("maximum", "minimum")
     if other in gate:
         yield f"gates.slices: {metric} has a {wanted} and no {other}"
-    if wanted not in gate and "tolerance" not in gate:
+    elif wanted not in gate and "tolerance" not in gate:
         yield f"gates.slices: wants a {wanted}, a tolerance or both"
 
 

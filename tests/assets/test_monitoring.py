@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -231,14 +232,14 @@ def test_a_look_that_is_cut_short_asks_once_all_the_same(
     def cut(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(BaseException, match=""):
+    with monkeypatch.context() as patch:
         if place == "before":
             patch.setattr(revising, "ask", cut)
         elif place == "between":  # the request is open, and nothing is on record
             patch.setattr(type(watched.platform.registry), "record", cut)
         else:  # on record, and nobody is told
             patch.setattr(revising, "opening", cut)
-        assert watched.look()
+        assert not watched.look()
     assert (revising.ask, revising.opening) == (ask, opening)
     assert bool(watched.open_requests()) == (place != "before")
     assert not watched.alerts()
@@ -340,3 +341,36 @@ def test_an_ask_is_worked_on_once(watched: Watched) -> None:
     assert len(watched.platform.settle()) >= 1
     assert watched.platform.tick() == []
     assert build_resources(watched.platform.profile)["registry"].versions("rent")[-1].version == 1
+
+
+def test_a_column_that_is_excluded_later_is_hidden_in_older_files_too(watched: Watched) -> None:
+    watched.serves(1)
+    data = table().drop_columns(["rent"])
+    place = data.column_names.index("district")
+    planted = data.set_column(place, "district", pa.array(["Planted"] * 200))
+    watched.capture(planted, [0.0] * 200)
+    assert watched.look()
+    assert "Planted" in watched.reports()[-1].read_text("utf-8"), "the search finds it"
+    policy = '"exclude": ["district"]'
+    watched.platform.repository.write(
+        "environments/local/production.json", PRODUCTION.replace("CAPTURE", policy)
+    )
+    watched.platform.reload()
+    watched.hours += 1
+    watched.answered(400)
+    watched.capture(planted, table().column("rent").to_numpy() + 400)
+    assert watched.look(), watched.platform.failures
+    (request,) = watched.open_requests()
+    for path in (watched.reports()[-1], request):
+        assert "Planted" not in path.read_text("utf-8")
+    assert "Planted" not in str(watched.platform.metadata(WATCH))
+
+
+def test_a_place_that_cannot_be_looked_at_is_told_in_a_sentence(watched: Watched) -> None:
+    watched.serves(1)
+    (digest,) = (watched.home / "artifacts/snapshots").iterdir()
+    shutil.rmtree(digest)
+    assert not watched.look()
+    assert "is no longer in the artifact store; release the model again" in (
+        watched.platform.failures
+    )
