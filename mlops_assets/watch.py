@@ -145,9 +145,8 @@ def look(seen: Sight, sources: Sources, now: dt.datetime, folder: Path) -> Repor
     files = sources.captured.files(version.model, name, begin, now)
     last = None
     if not files:
-        earlier = sources.captured.files(
-            version.model, name, now - dt.timedelta(days=seen.policy.keep_days), now
-        )
+        long_ago = dt.timedelta(days=min(seen.policy.keep_days, LABEL_DAYS))
+        earlier = sources.captured.files(version.model, name, now - long_ago, now)
         last = earlier[-1].first if earlier else None
     paths = sources.captured.fetch(version.model, name, files, folder / "captured")
     raw = raw_files(sources.storage, seen.spec)

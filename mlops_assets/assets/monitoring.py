@@ -107,6 +107,10 @@ def monitoring(
             metadata = _metadata(
                 report, decision, told, _draw(folder / "pictures", report, earlier)
             )
+        # A server tidies its own disk; in blob storage nobody else does. By today's date: the time
+        # that is asked about may be any.
+        today = dt.datetime.now(dt.UTC).date()
+        captured.tidy(model, name, seen.policy.keep_days, today)
     except UserError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     yield dg.MaterializeResult(

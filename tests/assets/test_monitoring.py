@@ -28,9 +28,7 @@ from tests.repository import MODEL_YAML, WORSE_TRAIN_PY, make_repository, rows
 
 WATCH = "production_monitoring"
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
-PRODUCTION = (
-    '{"name": "production", "target": "local", "promotes_from": "staging", "capture": {CAPTURE}}'
-)
+PRODUCTION = '{"name": "production", "target": "local", "promotes_from": "staging", "capture": {"keep_days": 36500CAPTURE}}'
 MONITORING = "monitoring: {minimum_rows: 100, labels: {location: labels}}\n"
 
 
@@ -351,7 +349,7 @@ def test_a_column_that_is_excluded_later_is_hidden_in_older_files_too(watched: W
     watched.capture(planted, [0.0] * 200)
     assert watched.look()
     assert "Planted" in watched.reports()[-1].read_text("utf-8"), "the search finds it"
-    policy = '"exclude": ["district"]'
+    policy = ', "exclude": ["district"]'
     watched.platform.repository.write(
         "environments/local/production.json", PRODUCTION.replace("CAPTURE", policy)
     )
@@ -374,3 +372,20 @@ def test_a_place_that_cannot_be_looked_at_is_told_in_a_sentence(watched: Watched
     assert "is no longer in the artifact store; release the model again" in (
         watched.platform.failures
     )
+
+
+def test_days_that_are_no_longer_kept_are_removed(watched: Watched) -> None:
+    watched.serves(1)
+    watched.answered(0)
+    assert watched.look()
+    days = watched.home / CAPTURED / "production" / "rent"
+    assert [day.name for day in days.iterdir()] == ["2026-03-01"]
+    watched.platform.repository.write(
+        "environments/local/production.json",
+        PRODUCTION.replace("36500CAPTURE", "0"),
+    )
+    watched.platform.reload()
+    watched.hours += 1
+    assert watched.look()
+    assert watched.platform.metadata(WATCH)["rows"] == 200, "looked at before"
+    assert not list(days.iterdir())
