@@ -28,7 +28,8 @@ from tests.repository import MODEL_YAML, WORSE_TRAIN_PY, make_repository, rows
 
 WATCH = "production_monitoring"
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
-PRODUCTION = '{"name": "production", "target": "local", "promotes_from": "staging", "capture": {"keep_days": 36500CAPTURE}}'
+CAPTURING = '"capture": {"keep_days": 36500CAPTURE}'
+PRODUCTION = f'{{"name": "production", "target": "local", "promotes_from": "staging", {CAPTURING}}}'
 MONITORING = "monitoring: {minimum_rows: 100, labels: {location: labels}}\n"
 
 
