@@ -32,7 +32,7 @@ ifneq ($(shell mkdir -p "$${HOME:-/nonexistent}/.cache/uv" 2>/dev/null && test -
 export UV_CACHE_DIR := $(CURDIR)/$(TOOLS)/uv-cache
 endif
 
-.PHONY: help install demo demo-azure dev stop test test-system lint format clean lock schema bench bench-data bench-monitoring bench-sensors bench-serving bench-workers wrk browser node image test-azure test-live
+.PHONY: help install demo demo-azure demo-drift dev stop test test-system lint format clean lock schema bench bench-data bench-monitoring bench-sensors bench-serving bench-workers bench-capture wrk browser node image test-azure test-live
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -56,6 +56,9 @@ demo: $(INSTALLED) ## Release and deploy both sample models; prints the endpoint
 
 demo-azure: $(INSTALLED) $(AZURE_NODE) ## The same on an Azure of its own on this machine: two releases, blue to green.
 	@$(BIN)/python -m tests.azure.demo $(ARGS)
+
+demo-drift: $(INSTALLED) ## A model after its release: drift, a loss, a retraining, a revision, the mend.
+	@$(BIN)/python -m tests.drift_story
 
 dev: $(INSTALLED) ## Dagster's page on the same state; Ctrl-C ends it.
 	@$(BIN)/mlops dev
@@ -117,6 +120,9 @@ bench-serving: $(INSTALLED) wrk $(PEERS:%=$(TOOLS)/bench/%/.installed) ## Servin
 
 bench-workers: $(INSTALLED) wrk ## What a second worker of an endpoint brings, and holds in memory.
 	@$(BIN)/python -m tests.bench.serving.workers $(ARGS)
+
+bench-capture: $(INSTALLED) wrk ## What it costs an endpoint to keep every request and answer.
+	@$(BIN)/python -m tests.bench.capture $(ARGS)
 
 # Each peer has an environment of its own, with the models' packages as they are in the lock.
 $(TOOLS)/bench/%/.installed: tests/bench/serving/peers/%.txt | $(filter $(TOOLS)/%,$(UV))

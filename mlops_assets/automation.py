@@ -30,6 +30,7 @@ from mlops_assets.assets.sources import RAW_DATA, TRAINING_CODE, Seen, seen_in
 from mlops_assets.gates import GATES
 from mlops_assets.judgement import promotion
 from mlops_assets.references import DatasetSnapshot, RegisteredModel, TrainedModel
+from mlops_assets.retraining import asked_inputs
 from resources.attempts import MOST_TRIES, Attempt, Attempts
 from resources.environment import Profile
 from resources.references import R, References
@@ -215,14 +216,15 @@ def _passed(storage: EventLogStorage, key: dg.AssetCheckKey, digest: str) -> boo
 
 
 class SnapshotOnChange(Level):
-    """The files, or the contract of the newest commit, differ from the last snapshot's."""
+    """The files or the newest contract differ from the last snapshot's, or monitoring asks."""
 
     def wanted(self, look: Look) -> Wanted:
         """Fingerprint of the files, digest of the contract."""
         code, data = look.seen(TRAINING_CODE), look.seen(RAW_DATA)
         if code is None or data is None:
             return wait(f"no report of {TRAINING_CODE if code is None else RAW_DATA} yet")
-        return Wanted({RAW_DATA: data.version, "contract": str(code.metadata["contract"])})
+        inputs = {RAW_DATA: data.version, "contract": str(code.metadata["contract"])}
+        return Wanted(inputs | asked_inputs(look.ground.registry, look.model))
 
 
 class RetrainOnChange(Level):

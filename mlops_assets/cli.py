@@ -341,6 +341,30 @@ def preview(model: str, branch: str | None, hours: float | None, end: bool) -> N
         click.echo(aligned(previews.COLUMNS, [shown.cells()]))
 
 
+@main.command()
+@click.argument("model")
+@click.argument("environment")
+@click.option(
+    "--now", metavar="TIME", help="When the window ends: ISO 8601, local without zone; now."
+)
+def monitor(model: str, environment: str, now: str | None) -> None:
+    """Look at captured requests and labels; print the verdicts, exit 2 if one is an alarm."""
+    profile = ready(load_profile())
+    _require_model(profile, model)
+    from mlops_assets.steering import watch
+
+    found = watch(profile, model, environment, _time(now, "--now").isoformat() if now else None)
+    if found is None:
+        raise click.ClickException("the run failed; the reasons stand above, and on the page")
+    report, decision = found
+    click.echo(f"{model} version {report.version} in {environment}, {report.rows} rows:")
+    for verdict in report.verdicts:
+        click.echo(f"  {verdict.name}: {verdict.status.replace('_', ' ')}: {verdict.reason}")
+    click.echo(f"  {decision}")
+    if any(verdict.status == "alarm" for verdict in report.verdicts):
+        raise SystemExit(2)
+
+
 @main.command("rotate-keys")
 @click.argument("model")
 @click.argument("environment")
@@ -488,12 +512,12 @@ def _require_model(profile: Profile, model: str) -> None:
         raise click.BadParameter(f"no model '{model}'; there are: {', '.join(known)}")
 
 
-def _time(text: str) -> dt.datetime:
+def _time(text: str, option: str = "--at") -> dt.datetime:
     try:
         return dt.datetime.fromisoformat(text).astimezone(dt.UTC)
     except ValueError:
         raise click.BadParameter(
-            f"'{text}' is no time; give one such as 2026-03-31T18:00", param_hint="--at"
+            f"'{text}' is no time; give one such as 2026-03-31T18:00", param_hint=option
         ) from None
 
 

@@ -9,6 +9,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from mlops_assets.assets.endpoint import asset_name
 from mlops_assets.assets.infrastructure import build_infrastructure
+from mlops_assets.assets.monitoring import build_monitoring
 from mlops_assets.automation import RELEASE, Conditions, Ground
 from mlops_assets.factory import ModelFactory
 from mlops_assets.runs import MODEL_TAG, TRIGGER_TAG
@@ -45,6 +46,7 @@ def build_definitions(profile: Profile) -> dg.Definitions:
     return dg.Definitions.merge(
         *parts,
         build_infrastructure(profile),
+        build_monitoring(profile, [spec.name for spec in specs]),
         dg.Definitions(
             resources={name: fixed(resource) for name, resource in resources.items()},
             jobs=build_jobs(profile, [spec.name for spec in specs]),

@@ -14,6 +14,7 @@ from mlops_assets.assets import (
     approval,
     dataset,
     endpoint,
+    monitoring,
     package,
     registered_model,
     sources,
@@ -23,6 +24,7 @@ from mlops_assets.assets.live_checks import LIVE_CHECKS
 from mlops_assets.automation import Conditions
 from mlops_assets.gates import GATES
 from mlops_assets.spec import ModelSpec
+from mlops_assets.watch import asset_name
 from resources.environment import Environment
 
 
@@ -68,6 +70,9 @@ class ModelFactory:
                 inputs = {"promotes_from": endpoint.asset_name(environment.promotes_from)}
             inputs["registered_model"] = "registered_model"
             chain.asset(name, op, LIVE_CHECKS, deps=deps, **inputs)
+            if environment.capture is not None:
+                watch = asset_name(environment.name)
+                chain.asset(watch, monitoring.monitoring, monitoring.CHECKS, endpoint=name)
         return dg.Definitions(assets=chain.assets, asset_checks=chain.asset_checks)
 
 
@@ -159,6 +164,7 @@ KINDS = {
     "package": {"package"},
     "approval": {"approval"},
     "endpoint": {"endpoint"},
+    "monitoring": {"monitoring"},
 }
 
 

@@ -6,18 +6,27 @@ condition (what waits), and inside the endpoint asset (what refuses). They need 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mlops_assets.evidence import Comparison, Evidence, Integrity, Interval, Manifest
-from mlops_assets.spec import METRICS, ChampionGate, Gates, ParityGate, ParityLimits, Threshold
+from mlops_assets.spec import (
+    METRICS,
+    ChampionGate,
+    Gates,
+    ParityGate,
+    ParityLimits,
+    SliceGate,
+    Threshold,
+)
 
 #: Gates of a model, in the order in which people read them, and what each asks.
 GATES = {
     "contract": "The data met the contract that the released model.yaml declares.",
     "quality": "Every metric that model.yaml names keeps its limit on the rows held out.",
     "champion": "Not worse than the version that serves production, on the same rows.",
+    "slices": "The worst slice that model.yaml names keeps its limit on the rows held out.",
     "provenance": "From a clean commit on the source branch, with its packages on record.",
     "parity": "Where ONNX serves, it answers as the pickle does, on the holdout and at its edges.",
     "integrity": "Every file is what was registered; a fresh process predicts as in training.",
@@ -66,6 +75,7 @@ class Policy:
     quality: dict[str, tuple[Threshold, ...]]
     champion: tuple[ChampionGate, ...]
     parity: ParityGate
+    slices: tuple[SliceGate, ...] = ()
     #: Takes uncommitted work; only what no version may lack holds: ALWAYS.
     development: bool = False
 
@@ -75,6 +85,7 @@ def policy_of(
     quality: dict[str, Threshold] | None = None,
     champion: ChampionGate | None = None,
     parity: ParityLimits | None = None,
+    slices: SliceGate | None = None,
     development: bool = False,
 ) -> Policy:
     """The model's own policy with an environment's limits on top.
@@ -85,7 +96,8 @@ def policy_of(
     for name, threshold in (quality or {}).items():
         limits[name] = (*limits.get(name, ()), threshold)
     champions = (model.champion,) if champion is None else (model.champion, champion)
-    return Policy(limits, champions, _tightened(model.parity, parity), development)
+    of_slices = tuple(gate for gate in (model.slices, slices) if gate is not None)
+    return Policy(limits, champions, _tightened(model.parity, parity), of_slices, development)
 
 
 def _tightened(model: ParityGate, extra: ParityLimits | None) -> ParityGate:
@@ -100,6 +112,7 @@ def verdicts(facts: Facts, policy: Policy) -> list[Verdict]:
         _contract(facts),
         _quality(facts, policy),
         _champion(facts, policy),
+        _slices(facts, policy),
         _provenance(facts),
         _parity(facts, policy.parity),
         _integrity(facts),
@@ -202,6 +215,49 @@ def _champion(facts: Facts, policy: Policy) -> Verdict:
         )
         (met if loss <= gate.tolerance else closed).append(text)
     return _joined("champion", closed, met)
+
+
+def _slices(facts: Facts, policy: Policy) -> Verdict:
+    if not policy.slices:
+        return Verdict("slices", "not_applicable", "model.yaml has no gates.slices")
+    closed: list[str] = []
+    met: list[str] = []
+    for gate in policy.slices:
+        greater = METRICS[facts.manifest.task][gate.metric]  # type: ignore[index]
+        judged = [
+            (float(value), one)
+            for one in facts.evidence.slices
+            if one.rows >= gate.minimum_rows and (value := one.metrics.get(gate.metric)) is not None
+        ]
+        if not judged:
+            continue
+        worst, one = sorted(judged, key=lambda pair: pair[0] if greater else -pair[0])[0]
+        text = f"{gate.metric} {worst:.4g} where {one.column} is {one.value} ({one.rows} rows)"
+        problems = list(_slice_problems(worst, gate, greater, facts.evidence.metrics))
+        (closed if problems else met).append("; ".join([text, *problems]))
+    if not closed and not met:
+        least = max(gate.minimum_rows for gate in policy.slices)
+        return Verdict("slices", "not_applicable", f"no slice with {least} rows has the metric")
+    return _joined("slices", closed, met)
+
+
+def _slice_problems(
+    worst: float, gate: SliceGate, greater: bool, whole: Mapping[str, Interval]
+) -> Iterator[str]:
+    """Which limits the worst slice does not keep."""
+    if gate.minimum is not None and worst < gate.minimum:
+        yield f"minimum {gate.minimum:g}"
+    if gate.maximum is not None and worst > gate.maximum:
+        yield f"maximum {gate.maximum:g}"
+    if gate.tolerance is None:
+        return
+    if gate.metric not in whole:
+        yield f"{gate.metric} was not measured over all rows"
+        return
+    value = whole[gate.metric].value
+    loss = value - worst if greater else worst - value
+    if loss > gate.tolerance:
+        yield f"{value:.4g} over all rows, tolerance {gate.tolerance:g}"
 
 
 def _provenance(facts: Facts) -> Verdict:

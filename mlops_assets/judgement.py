@@ -173,7 +173,14 @@ def policy(manifest: Manifest, environment: Environment | None) -> Policy:
     if environment is None:
         return policy_of(own)
     extra = environment.gates_of(manifest.model)
-    return policy_of(own, extra.quality, extra.champion, extra.parity, environment.development)
+    return policy_of(
+        own,
+        extra.quality,
+        extra.champion,
+        extra.parity,
+        extra.slices,
+        development=environment.development,
+    )
 
 
 def champion_request(champion: Version | None) -> dict[str, Any] | None:

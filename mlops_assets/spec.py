@@ -187,12 +187,29 @@ class ParityLimits(Strict):
     labels: float | None = Field(default=None, ge=0, lt=1)
 
 
+class SliceGate(Strict):
+    """What the worst slice of the rows held out must reach; at least one limit."""
+
+    metric: str
+    minimum: float | None = Field(default=None, description="For metrics where greater is better.")
+    maximum: float | None = Field(default=None, description="For errors.")
+    tolerance: float | None = Field(
+        default=None, ge=0, description="Loss against all rows held out, in the metric's own unit."
+    )
+    minimum_rows: int = Field(
+        default=30, ge=1, description="Slices of fewer rows held out are not judged."
+    )
+
+
 class Gates(Strict):
     """What a version must reach before it serves."""
 
     quality: dict[str, Threshold] = Field(min_length=1)
     champion: ChampionGate
     parity: ParityGate = Field(default_factory=ParityGate)
+    slices: SliceGate | None = Field(
+        default=None, description="A gate on the worst slice; none by default."
+    )
 
 
 class ServingSpec(Strict):
@@ -254,6 +271,8 @@ class ModelSpec(Strict):
             unknown = [name for name in names if name not in columns]
             if unknown:
                 yield f"{place} names {unknown}, which data.columns does not declare"
+        if self.gates.slices is not None and not self.slices:
+            yield "gates.slices judges slices, and slices names no column"
         target = columns[self.data.target]
         if self.task == "regression" and target.type not in ("float", "integer"):
             yield f"task regression wants a float or integer target, found {target.type}"
@@ -352,6 +371,23 @@ def metric_problems(task: Any, gates: Any) -> Iterator[str]:
     metric = champion.get("metric") if isinstance(champion, dict) else None
     if isinstance(metric, str) and metric not in metrics:
         yield f"gates.champion.metric: no metric '{metric}'; {allowed}"
+    slices = gates.get("slices")
+    metric = slices.get("metric") if isinstance(slices, dict) else None
+    if isinstance(slices, dict) and isinstance(metric, str):
+        yield from _slice_problems(metric, slices, metrics, allowed)
+
+
+def _slice_problems(
+    metric: str, gate: dict[str, Any], metrics: dict[str, bool], allowed: str
+) -> Iterator[str]:
+    if metric not in metrics:
+        yield f"gates.slices.metric: no metric '{metric}'; {allowed}"
+        return
+    wanted, other = ("minimum", "maximum") if metrics[metric] else ("maximum", "minimum")
+    if other in gate:
+        yield f"gates.slices: {metric} has a {wanted} and no {other}"
+    elif wanted not in gate and "tolerance" not in gate:
+        yield f"gates.slices: wants a {wanted}, a tolerance or both"
 
 
 def load_model(folder: Path) -> ModelSpec:

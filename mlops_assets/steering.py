@@ -1,5 +1,6 @@
 """What people do by hand on a command line: runs of their own, approvals, rollbacks."""
 
+import datetime as dt
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -8,13 +9,15 @@ import dagster as dg
 from dagster import PreviewWarning
 
 from mlops_assets.approval import ApprovalError, Decision, decide, parse_duration
-from mlops_assets.assets import approval, infrastructure
+from mlops_assets.assets import approval, infrastructure, monitoring
 from mlops_assets.assets.endpoint import asset_name
 from mlops_assets.definitions import build_definitions
 from mlops_assets.errors import UserError
 from mlops_assets.judgement import DEPLOYMENTS
+from mlops_assets.monitoring.report import Report
 from mlops_assets.progress import progress
 from mlops_assets.runs import MODEL_TAG, TRIGGER_TAG, fail_dead_runs
+from mlops_assets.watch import Reports, WatchError, asset_key, sight
 from mlops_assets.wiring import build_resources
 from resources.attempts import Attempts
 from resources.environment import Profile
@@ -66,7 +69,11 @@ def release_all(profile: Profile) -> bool:
     defs = build_definitions(profile)
     keys = defs.resolve_asset_graph().materializable_asset_keys
     wanted = sorted(
-        key for key in keys if key.path[-1] not in by_hand and key.path[0] != infrastructure.GROUP
+        key
+        for key in keys
+        if key.path[-1] not in by_hand
+        and key.path[0] != infrastructure.GROUP
+        and not key.path[-1].endswith(monitoring.SUFFIX)
     )
     return materialize(defs, wanted, {TRIGGER_TAG: "demo"})
 
@@ -139,6 +146,33 @@ def roll_back(profile: Profile, model: str, environment: str, number: int | None
         {TRIGGER_TAG: "rollback", MODEL_TAG: model},
         {f"{model}__{name}": {"version": number}},
     )
+
+
+def watch(
+    profile: Profile, model: str, environment: str, now: str | None
+) -> tuple[Report, str] | None:
+    """Look at a model in an environment; the report and what was decided, None if it failed.
+
+    Raises:
+        UnknownEnvironmentError: no such environment.
+        WatchError: it captures nothing, or nothing serves there.
+    """
+    resources = build_resources(profile)
+    if sight(resources["registry"], model, profile.environment(environment)) is None:
+        raise WatchError(f"{model}: nothing serves {environment} yet")
+    key, name = asset_key(model, environment), f"{environment}{monitoring.SUFFIX}"
+    config = {f"{model}__{name}": {"now": now or dt.datetime.now(dt.UTC).isoformat()}}
+    tags = {TRIGGER_TAG: "monitor", MODEL_TAG: model}
+    if not materialize(build_definitions(profile), [key], tags, config):
+        return None
+    report = Reports(resources["documents"], model, environment).at(
+        dt.datetime.fromisoformat(config[f"{model}__{name}"]["now"])
+    )
+    with dg.DagsterInstance.get() as instance:
+        event = instance.get_latest_materialization_event(key)
+        made = event.asset_materialization if event else None
+        decision = str(made.metadata["decision"].value) if made else ""
+    return (report, decision) if report else None
 
 
 def resume(profile: Profile, model: str, environment: str) -> None:

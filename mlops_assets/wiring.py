@@ -8,6 +8,7 @@ import dagster as dg
 from mlops_assets.judgement import Judge
 from resources.artifacts import Artifacts
 from resources.attempts import Attempts
+from resources.captured import CAPTURED, CapturedBlobs, CapturedFolder
 from resources.documents import FolderDocuments
 from resources.environment import Profile
 from resources.git import GitSource
@@ -26,6 +27,8 @@ def build_resources(profile: Profile) -> dict[str, Any]:
     verification = Verification()
     return {
         "profile": profile,
+        "documents": ground["documents"],
+        "captured": ground["captured"],
         "storage": ground["storage"],
         "git": GitSource(
             checkout=str(profile.root),
@@ -57,6 +60,7 @@ def _local(profile: Profile) -> dict[str, Any]:
     documents = FolderDocuments(root=str(home))
     return {
         "documents": documents,
+        "captured": CapturedFolder(home / CAPTURED),
         "attempts": Attempts(documents=documents),
         "storage": Storage(root=str(home / "storage")),
         "artifacts": Artifacts(root=str(home / "artifacts")),
@@ -70,6 +74,7 @@ def _azure(profile: Profile) -> dict[str, Any]:
     """Azure holds the truth; the state folder has copies of what was made or read here."""
     from resources.azure.artifacts import BlobArtifacts
     from resources.azure.attempts import AttemptsOnAzure
+    from resources.azure.blobs import Blobs
     from resources.azure.clients import AzureClients
     from resources.azure.documents import BlobDocuments
     from resources.azure.registry import AzureMLRegistry
@@ -82,6 +87,7 @@ def _azure(profile: Profile) -> dict[str, Any]:
     artifacts = BlobArtifacts.of(clients, root=str(profile.home / "artifacts"))
     return {
         "documents": documents,
+        "captured": CapturedBlobs(Blobs(clients)),
         "attempts": AttemptsOnAzure.of(clients, documents=documents).of_profile(profile),
         "storage": BlobStorage.of(clients, root=root_of(profile.azure.storage)),
         "artifacts": artifacts,

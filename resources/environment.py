@@ -17,7 +17,14 @@ from pydantic import Field, ValidationError, model_validator
 
 import mlops_assets
 from mlops_assets.errors import UserError
-from mlops_assets.spec import ChampionGate, ModelSpec, ParityLimits, Threshold, metric_problems
+from mlops_assets.spec import (
+    ChampionGate,
+    ModelSpec,
+    ParityLimits,
+    SliceGate,
+    Threshold,
+    metric_problems,
+)
 from mlops_assets.strict import SpecError, Strict, describe_errors
 from resources.alerts import AlertSettings
 from resources.azure.settings import FILE, AzureSettings, read_settings
@@ -36,6 +43,7 @@ class EnvironmentGates(Strict):
     quality: dict[str, Threshold] = Field(default_factory=dict)
     champion: ChampionGate | None = None
     parity: ParityLimits | None = None
+    slices: SliceGate | None = None
 
 
 Workers = Annotated[int, Field(ge=1, le=64)]
@@ -67,6 +75,29 @@ class ServerSettings(Strict):
     access_log: bool = Field(
         default=False, description="A log line for every request; never with its payload."
     )
+
+
+class CapturePolicy(Strict):
+    """Which requests and answers are kept; never a key, nor any header but the request's id."""
+
+    share: float = Field(
+        default=1.0, gt=0, le=1, description="Share of the requests, each with all its rows."
+    )
+    columns: list[str] | None = Field(
+        default=None, min_length=1, description="The columns that are kept; all by default."
+    )
+    exclude: list[str] = Field(
+        default_factory=list,
+        description="Columns of any model that are kept nowhere; the target's name stands for the "
+        "prediction.",
+    )
+    rotate_megabytes: float = Field(
+        default=16, ge=0.001, le=1024, description="Begin another file when so much waits for one."
+    )
+    rotate_seconds: float = Field(
+        default=60, ge=0.1, le=3600, description="Begin another file after this long."
+    )
+    keep_days: int = Field(default=30, ge=0, description="Files of older days are removed.")
 
 
 class SigningSettings(Strict):
@@ -125,12 +156,24 @@ class Environment(Strict):
         description="How long Azure may take to bring a deployment up, in seconds.",
     )
     server: ServerSettings = Field(default_factory=ServerSettings)
+    capture: CapturePolicy | None = Field(
+        default=None, description="Keep requests and answers, for monitoring; off by default."
+    )
     signing: SigningSettings | None = Field(
         default=None, description="Serve only versions that were signed: `mlops sign`."
     )
     gates: dict[str, EnvironmentGates] = Field(
         default_factory=dict, description="Per model: stricter limits than model.yaml's."
     )
+
+    @model_validator(mode="after")
+    def _captured_by_azure(self) -> Environment:
+        if self.target in ("aks", "managed") and self.capture is not None:
+            raise ValueError(
+                "capture: online endpoints of Azure ML collect by themselves; set data_collector "
+                "in deployment.json, and leave this out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _traffic_as_azure_has_it(self) -> Environment:
@@ -391,11 +434,29 @@ def looser_limits(environment: Environment, spec: ModelSpec) -> list[str]:
             f"{place}.champion.tolerance: {champion.tolerance} is looser than model.yaml's "
             f"{model_champion.tolerance}; an environment may only be stricter"
         )
+    problems += _looser_slices(place, own.slices, spec)
     for name, limit in (own.parity or ParityLimits()).model_dump(exclude_none=True).items():
         model_limit = getattr(spec.gates.parity, name)
         if limit > model_limit:
             problems.append(
                 f"{place}.parity.{name}: {limit} is looser than model.yaml's {model_limit}; an "
+                "environment may only be stricter"
+            )
+    return problems
+
+
+def _looser_slices(place: str, own: SliceGate | None, spec: ModelSpec) -> list[str]:
+    model = spec.gates.slices
+    if own is not None and not spec.slices:
+        return [f"{place}.slices: judges slices, and {spec.name}'s model.yaml names none"]
+    if own is None or model is None or own.metric != model.metric:
+        return []
+    problems: list[str] = []
+    for name, sign in (("minimum", -1), ("maximum", 1), ("tolerance", 1)):
+        limit, known = getattr(own, name), getattr(model, name)
+        if limit is not None and known is not None and sign * (limit - known) > 0:
+            problems.append(
+                f"{place}.slices.{name}: {limit} is looser than model.yaml's {known}; an "
                 "environment may only be stricter"
             )
     return problems

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
+from mlops_assets.scoring.capture.settings import CaptureSettings
 from mlops_assets.scoring.keys import Role
 from resources.azure.clients import AzureClients
+from resources.captured import CAPTURED
 from resources.endpoints.base import (
     Answer,
     Deployment,
@@ -31,6 +33,7 @@ class Serving:
             clients = AzureClients(profile.azure)
         self._clients = clients
         self._local = LocalEndpoints(profile.home / "endpoints")
+        self._captured = profile.home / CAPTURED
 
     @contextmanager
     def open(self, model: str, environment: Environment) -> Generator[Target]:
@@ -43,9 +46,17 @@ class Serving:
                 workers=environment.local.workers_of(model),
                 cors_origins=tuple(environment.server.cors_origins),
                 access_log=environment.server.access_log,
+                capture=self._capture(model, environment),
             )
         with endpoints.open(model, environment.name, settings) as target:
             yield target
+
+    def _capture(self, model: str, environment: Environment) -> CaptureSettings | None:
+        if environment.capture is None:
+            return None
+        folder = self._captured / environment.name / model
+        policy = environment.capture.model_dump()
+        return CaptureSettings.from_dict({"folder": str(folder), **policy})
 
     def serving(self, model: str, environment: str) -> Deployment | None:
         """What serves in an environment, as its target says; None before the first deployment."""

@@ -64,6 +64,7 @@ def write_manifest(
     labels: list[Any] | None,
     ranges: str = "ignore",
     edges: Sequence[float] | None = None,
+    keys: Sequence[Feature] = (),
 ) -> str:
     """Write the manifest of the files that lie in a folder; returns its digest."""
     exported = (folder / "model.onnx").is_file()
@@ -75,6 +76,7 @@ def write_manifest(
             "task": "multiclass" if labels else "regression",
             "target": "y",
             "features": [feature.to_dict() for feature in features],
+            "keys": [key.to_dict() for key in keys],
             "labels": labels,
             "predictions": edges,
             "serving": {
@@ -102,6 +104,16 @@ def exported(root: Path, version: int) -> VersionRef:
     found = regression(root, version)
     (found.bundle / "model.onnx").write_bytes(total(NUMBERS, 1000.0 * version))
     digest = write_manifest(found.bundle, NUMBERS, None)
+    return VersionRef("tiny", version, digest, found.bundle)
+
+
+KEYS = (Feature("patient", "integer", nullable=True), Feature("visit", "string", nullable=True))
+
+
+def keyed(root: Path, version: int) -> VersionRef:
+    """As ``exported``; a request may have KEYS."""
+    found = exported(root, version)
+    digest = write_manifest(found.bundle, NUMBERS, None, keys=KEYS)
     return VersionRef("tiny", version, digest, found.bundle)
 
 

@@ -242,3 +242,31 @@ def test_the_page_runs_once(clone: Profile) -> None:
 def test_a_record_of_a_page_that_is_gone(clone: Profile) -> None:
     write_atomic(clone.home / "page.json", to_json({"process": f"{os.getpid()}@1.0", "port": 1}))
     assert page.stop(clone) == []
+
+
+def test_monitor_prints_verdicts_and_tells_an_alarm_by_its_exit_code(
+    clone: Profile, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, said = mlops("monitor", "rent", "production")
+    assert code == 1
+    assert "production captures nothing" in said
+    place = clone.root / "environments/local/production.json"
+    place.write_text(
+        '{"name": "production", "target": "local", "promotes_from": "staging", '
+        '"latency_ms": 2000, "capture": {"rotate_seconds": 0.2}}'
+    )
+    code, said = mlops("monitor", "rent", "production")
+    assert (code, "nothing serves production yet" in said) == (1, True)
+    assert mlops("demo")[0] == 0
+    assert mlops("invoke", "rent", "production")[0] == 0
+    code, said = mlops("monitor", "rent", "production")
+    assert code == 0, said
+    assert "rent version 1 in production" in said
+    assert "drift: too few rows" in said
+    later = "2100-01-01T00:00"
+    code, said = mlops("monitor", "rent", "production", "--now", later)
+    assert code == 2, said
+    assert "freshness: alarm" in said
+    code, said = mlops("monitor", "rent", "production", "--now", "soon")
+    assert code == 2
+    assert "'soon' is no time" in said

@@ -111,7 +111,9 @@ def test_the_assets_of_a_model(tmp_path: Path) -> None:
         assert graph.get(key).group_name == "rent"
         assert graph.get(key).owners == ["team:tests"]
     blocking = {k.name for k in graph.asset_check_keys if graph.get(k).blocking}
-    assert blocking == {"contract", "quality", "champion", "provenance", "parity", "integrity"}
+    assert blocking == {
+        *("contract", "quality", "champion", "slices", "provenance", "parity", "integrity")
+    }
 
 
 def test_dagster_itself_finds_the_code_location(tmp_path: Path) -> None:

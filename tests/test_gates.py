@@ -15,7 +15,7 @@ from mlops_assets.gates import (
     table,
     verdicts,
 )
-from mlops_assets.spec import ChampionGate, Gates, ParityGate, ParityLimits, Threshold
+from mlops_assets.spec import ChampionGate, Gates, ParityGate, ParityLimits, SliceGate, Threshold
 
 MANIFEST: dict[str, Any] = {
     "model": "rent",
@@ -56,7 +56,7 @@ def facts(**changes: Any) -> Facts:
             "metrics", {"r2": interval(0.7), "mean_absolute_error": interval(10, 2)}
         ),
         "holdout": {"rows": 100, "training_rows": 300, "digest": "h1"},
-        "slices": [],
+        "slices": changes.pop("slices", []),
         "importance": [],
         "seconds": {},
     }
@@ -319,3 +319,52 @@ def test_a_refusal_names_what_and_why() -> None:
     assert "provenance: trained from uncommitted files" in str(caught.value)
     assert "quality:" not in str(caught.value)
     assert "| provenance | closed |" in table(caught.value.verdicts)
+
+
+SLICES = [
+    {"column": "district", "value": "north", "rows": 40, "metrics": {"r2": 0.68}},
+    {"column": "district", "value": "south", "rows": 60, "metrics": {"r2": 0.55}},
+    {"column": "district", "value": None, "rows": 4, "metrics": {"r2": -3.0}},
+    {"column": "rooms", "value": 1, "rows": 90, "metrics": {"r2": None}},
+]
+
+
+def gate_of_slices(**changes: Any) -> Gates:
+    return GATES_OF_MODEL.model_copy(update={"slices": SliceGate(metric="r2", **changes)})
+
+
+@pytest.mark.parametrize(
+    ("gate", "status", "reason"),
+    [
+        ({"minimum": 0.5}, "open", "r2 0.55 where district is south (60 rows)"),
+        ({"minimum": 0.6}, "closed", "r2 0.55 where district is south (60 rows); minimum 0.6"),
+        ({"tolerance": 0.1}, "closed", "0.7 over all rows, tolerance 0.1"),
+        ({"tolerance": 0.2}, "open", "0.55"),
+        ({"minimum": 0.5, "minimum_rows": 4}, "closed", "r2 -3 where district is None (4 rows)"),
+        ({"minimum": 0.9, "minimum_rows": 91}, "not_applicable", "no slice with 91 rows"),
+    ],
+)
+def test_the_worst_slice_closes_its_gate(gate: dict[str, Any], status: str, reason: str) -> None:
+    found = judged(facts(slices=SLICES), model=gate_of_slices(**gate))["slices"]
+    assert (found.status, reason in found.reason) == (status, True), found
+
+
+def test_without_a_limit_slices_are_not_judged() -> None:
+    assert judged(facts(slices=SLICES))["slices"].status == "not_applicable"
+
+
+def test_an_error_of_a_slice_has_a_maximum() -> None:
+    slices = [{"column": "a", "value": 1, "rows": 50, "metrics": {"mean_absolute_error": 14.0}}]
+    gate = SliceGate(metric="mean_absolute_error", maximum=13, tolerance=5)
+    model = GATES_OF_MODEL.model_copy(update={"slices": gate})
+    found = judged(facts(slices=slices), model=model)["slices"]
+    assert found.status == "closed"
+    assert found.reason.endswith("maximum 13")
+
+
+def test_an_environment_tightens_the_gate_on_slices() -> None:
+    own = SliceGate(metric="r2", minimum=0.6)
+    assert judged(facts(slices=SLICES), model=gate_of_slices(minimum=0.5))["slices"].passed
+    found = judged(facts(slices=SLICES), model=gate_of_slices(minimum=0.5), slices=own)["slices"]
+    assert found.status == "closed"
+    assert judged(facts(slices=SLICES), slices=own)["slices"].status == "closed"

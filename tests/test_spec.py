@@ -213,3 +213,25 @@ monitoring:
         + "monitoring: {performance: {metric: log_loss}}"
     )
     assert "log_loss needs probabilities" in line
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        ("{metric: f1, minimum: 0}", "gates.slices.metric: no metric 'f1'; task regression has"),
+        ("{metric: r2}", "gates.slices: wants a minimum, a tolerance or both"),
+        ("{metric: r2, maximum: 1}", "gates.slices: r2 has a minimum and no maximum"),
+        ("{metric: r2, tolerance: -1}", "gates.slices.tolerance: input should be greater than or"),
+        ("{metric: r2, minimum: 0, rows: 3}", "gates.slices.rows: unknown key; allowed here: "),
+    ],
+)
+def test_mistakes_about_the_gate_on_slices(gate: str, message: str) -> None:
+    text = GOOD.replace("gates:\n", f"gates:\n  slices: {gate}\n")
+    assert any(line.startswith(message) for line in problems(text)), problems(text)
+
+
+def test_a_gate_on_slices_wants_slices() -> None:
+    text = GOOD.replace("gates:\n", "gates:\n  slices: {metric: r2, minimum: 0}\n")
+    assert parse_model(text, "diabetes", "model.yaml").gates.slices is not None
+    without = text.replace("slices: [sex]\n", "")
+    assert any("gates.slices judges slices" in line for line in problems(without))

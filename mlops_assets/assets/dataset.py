@@ -16,6 +16,7 @@ from mlops_assets.assets.sources import (
 from mlops_assets.files import write_atomic
 from mlops_assets.references import DatasetSnapshot
 from mlops_assets.release import SourceConfig, resolve_commit
+from mlops_assets.retraining import asked_inputs
 from mlops_assets.spec import ModelSpec
 from resources.artifacts import Artifacts
 from resources.attempts import Attempts
@@ -63,7 +64,8 @@ def dataset(
     from mlops_assets.snapshots import take_snapshot
 
     key = context.asset_key
-    known = _known(context.instance, key.path[0])
+    asked = asked_inputs(registry, key.path[0])
+    known = _known(context.instance, key.path[0]) | asked
     with attempts.working(context, key, known) as work:
         released, spec = resolve_commit(context, config, profile, git, references)
         try:

@@ -159,6 +159,7 @@ def build_bundle(trained: TrainedModel, folder: Path, bundle: Path) -> None:
         "identity": trained.identity,
         "target": spec.data.target,
         "features": features(spec),
+        "keys": keys(spec),
         "labels": described["labels"],
         "serving": {
             "format": described["format"],
@@ -206,6 +207,14 @@ def features(spec: ModelSpec) -> list[dict[str, object]]:
             categories=tuple(column.categories) if column.categories else None,
         ).to_dict()
         for name, column in ((n, spec.data.columns[n]) for n in spec.features)
+    ]
+
+
+def keys(spec: ModelSpec) -> list[dict[str, object]]:
+    """What names a row: a request may have it, and is not refused where it has not."""
+    return [
+        Feature(name=name, type=spec.data.columns[name].type, nullable=True).to_dict()
+        for name in spec.data.key
     ]
 
 

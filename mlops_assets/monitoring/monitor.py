@@ -52,6 +52,8 @@ class Span:
     now: dt.datetime
     #: The serving version, whose rows are judged; None judges all.
     version: int | None = None
+    #: Where the window begins; it ends now. None takes all rows of the files.
+    since: dt.datetime | None = None
     #: Of any request before the window, where known.
     last_request: dt.datetime | None = None
     #: When the newest data set arrived.
@@ -78,7 +80,10 @@ def monitor(
     """
     with TemporaryDirectory(dir=scratch) as folder:
         joined, target = _labelled(labelled, spec, span, Path(folder))
-        with open_window(span.files, Path(folder), span.version) as window:
+        until = None if span.since is None else span.now
+        with open_window(
+            span.files, Path(folder), span.version, since=span.since, until=until
+        ) as window:
             answered = service(window)
             rows = window.rows
             cases, others = _cases(window, reference, spec, release, Path(folder))

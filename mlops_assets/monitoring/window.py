@@ -63,6 +63,8 @@ class Window:
     unreadable: list[str] = field(default_factory=list[str])
     #: Name of the table that holds each different row once; None where the files are read.
     table: str | None = None
+    #: The rows of the window among those of the files.
+    times: str = "true"
 
     def holding(self, column: str) -> list[Path]:
         """The files in which a column was captured."""
@@ -90,7 +92,12 @@ class Window:
 
 @contextmanager
 def open_window(
-    files: Sequence[Path], scratch: Path, version: int | None = None, captured: bool = True
+    files: Sequence[Path],
+    scratch: Path,
+    version: int | None = None,
+    captured: bool = True,
+    since: dt.datetime | None = None,
+    until: dt.datetime | None = None,
 ) -> Generator[Window]:
     """Open captured files, or a snapshot's.
 
@@ -99,6 +106,8 @@ def open_window(
         scratch: an existing folder, where DuckDB may spill.
         version: of the rows that are judged; None takes all.
         captured: whether the files have the columns that capture adds.
+        since: rows before that moment are of another window; aware.
+        until: likewise those from that moment on.
     """
     schemas: dict[Path, pa.Schema] = {}
     unreadable: list[str] = []
@@ -107,7 +116,9 @@ def open_window(
             schemas[file] = pq.read_schema(file)
         except (pa.ArrowInvalid, OSError) as error:
             unreadable.append(f"{file.name}: {str(error).splitlines()[0]}")
-    where = "mlops_row IS NOT NULL" if captured else "true"
+    times = "true" if since is None else f"mlops_time >= {_timestamp(since)}"
+    times += "" if until is None else f" AND mlops_time < {_timestamp(until)}"
+    where = f"mlops_row IS NOT NULL AND {times}" if captured else "true"
     if version is not None:
         where += f" AND mlops_version = {version:d}"
     with duckdb.connect(
@@ -116,7 +127,12 @@ def open_window(
         # Parquet's least and greatest values leave NaN out, and DuckDB concludes from them that
         # there is none: isnan() would be false for each.
         database.execute("SET disabled_optimizers = 'statistics_propagation'")
-        yield Window(database, list(schemas), schemas, where, unreadable)
+        database.execute("SET TimeZone = 'UTC'")
+        yield Window(database, list(schemas), schemas, where, unreadable, times=times)
+
+
+def _timestamp(moment: dt.datetime) -> str:
+    return f"TIMESTAMPTZ '{moment.astimezone(dt.UTC).isoformat()}'"
 
 
 # -- how the endpoint answered
@@ -129,7 +145,7 @@ def service(window: Window) -> Service:
             requests=0, rows=0, failed=0, refused=0, error_rate=None, p50_ms=None, p95_ms=None,
             first=None, last=None,
         )  # fmt: skip
-    source = f"{_files(window.files)} WHERE coalesce(mlops_row, 0) = 0"
+    source = f"{_files(window.files)} WHERE {window.times} AND coalesce(mlops_row, 0) = 0"
     requests, failed, refused, first, last = window.one(
         "SELECT count(*), coalesce(count_if(mlops_status >= 500), 0), "
         "coalesce(count_if(mlops_status >= 400 AND mlops_status < 500), 0), "
@@ -139,7 +155,10 @@ def service(window: Window) -> Service:
         "SELECT quantile_cont(mlops_seconds, 0.5), quantile_cont(mlops_seconds, 0.95) "
         f"FROM {source} AND isfinite(mlops_seconds)"
     )
-    (rows,) = window.one(f"SELECT count(*) FROM {_files(window.files)} WHERE mlops_row IS NOT NULL")
+    (rows,) = window.one(
+        f"SELECT count(*) FROM {_files(window.files)} WHERE {window.times} AND "
+        "mlops_row IS NOT NULL"
+    )
     return Service(
         requests=requests,
         rows=rows,

@@ -13,7 +13,7 @@ from typing import Any
 import mlops_assets
 
 #: What is copied, as patterns below ``mlops_assets/``.
-RUNTIME = ("scoring/*.py", "errors.py", "files.py")
+RUNTIME = ("scoring/*.py", "scoring/capture/*.py", "errors.py", "files.py")
 #: Where it goes, below the wheel's package.
 RUNTIME_PACKAGE = "_runtime"
 

@@ -65,6 +65,11 @@ class BlobFolder:
             read_timeout=READ_SECONDS,
         )
 
+    @property
+    def subject(self) -> str:
+        """Environment and model: the last two levels."""
+        return "/".join(self._folder.split("/")[-2:])
+
     def read(self, name: str, etag: str | None = None) -> Blob | None:
         """A blob of the folder; None if it is still the one of that mark.
 
@@ -91,6 +96,20 @@ class BlobFolder:
         """Replace a blob of the folder; raises BlobError."""
         with _errors(f"{self.url}/{name}"):
             self._client.upload_blob(f"{self._folder}/{name}", data.encode(), overwrite=True)
+
+    def upload(self, blob: str, path: Path) -> None:
+        """Make a blob of the container of a file; one that is there is this one already.
+
+        Raises:
+            BlobError: see there.
+        """
+        from azure.core.exceptions import ResourceExistsError, ResourceModifiedError
+
+        with _errors(blob), path.open("rb") as file:
+            try:
+                self._client.upload_blob(blob, file, overwrite=False)
+            except (ResourceExistsError, ResourceModifiedError):
+                return
 
     def download(self, blob: str, to: Path, maximum: int) -> None:
         """Write a blob of the container to a file.

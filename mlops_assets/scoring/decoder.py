@@ -23,6 +23,7 @@ _TYPES: dict[str, Any] = {
     "string": str,
 }
 Rows = Sequence[Sequence[Any]]
+_Decoder = msgspec.json.Decoder[Any]
 
 
 class Decoder:
@@ -30,10 +31,13 @@ class Decoder:
 
     def __init__(self, schema: Schema) -> None:
         self._names = list(schema.names)
-        self._decoder: msgspec.json.Decoder[Any] | None = None
+        self._decoder = self._keyed = None
         # A time has too many spellings to be taken without a closer look.
         if all(feature.type in _TYPES for feature in schema.features):
-            self._decoder = msgspec.json.Decoder(_body_type(schema))
+            self._decoder = _Decoder(_body_type(schema))
+            # A parser of its own: who sends no keys pays nothing for them.
+            if schema.keys and all(feature.type in _TYPES for feature in schema.keys):
+                self._keyed = _Decoder(_keyed_type(schema))
 
     def rows(self, body: bytes) -> Rows | None:
         """The rows of a body, each a sequence of values in training order.
@@ -41,10 +45,42 @@ class Decoder:
         Returns:
             None for whatever is not plainly right: wrong, or merely unusual.
         """
-        if self._decoder is None:
+        rows = self._plain(body, self._decoder)
+        if rows is not None or self._keyed is None:
+            return rows
+        count = len(self._names)
+        keyed = self._with_keys(body, self._keyed)
+        return None if keyed is None else [row[:count] for row in keyed]
+
+    def whole_rows(self, body: bytes) -> Rows | None:
+        """As ``rows``; where the body has keys, each row goes on with all of the schema's."""
+        rows = self._plain(body, self._decoder)
+        if rows is not None or self._keyed is None:
+            return rows
+        return self._with_keys(body, self._keyed)
+
+    def _with_keys(self, body: bytes, decoder: _Decoder) -> Rows | None:
+        """The rows of records with keys; a key that a record lacks is None."""
+        try:
+            found = decoder.decode(body)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return None
+        given = [value for value in msgspec.structs.astuple(found) if value is not None]
+        if len(given) != 1:
+            return None
+        entries = [*map(msgspec.structs.astuple, given[0])]
+        count = len(self._names)
+        keys = [[None if v is msgspec.UNSET else v for v in entry[count:]] for entry in entries]
+        colons = 1 + sum(len(entry) - entry.count(msgspec.UNSET) for entry in entries)
+        if not entries or body.count(b":") != colons:
+            return None
+        return [(*e[:count], *k) for e, k in zip(entries, keys, strict=True)]
+
+    def _plain(self, body: bytes, decoder: _Decoder | None) -> Rows | None:
+        if decoder is None:
             return None
         try:
-            found = self._decoder.decode(body)
+            found = decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return None
         entries, colons = self._entries(found)
@@ -102,6 +138,28 @@ def _body_type(schema: Schema) -> Any:
             ("dataframe_split", split | None, None),
             ("dataframe_records", list[record] | None, None),
         ],
+        forbid_unknown_fields=True,
+    )
+
+
+def _keyed_type(schema: Schema) -> Any:
+    """Records that may have keys; all other forms with keys are looked at with care."""
+    fields: list[Any] = [
+        (f"f{number}", _value_type(feature, schema))
+        for number, feature in enumerate(schema.features)
+    ]
+    fields += [
+        (f"k{number}", _TYPES[key.type] | None | msgspec.UnsetType, msgspec.UNSET)
+        for number, key in enumerate(schema.keys)
+    ]
+    names = zip((name for name, *_ in fields), (*schema.names, *schema.key_names), strict=True)
+    record = msgspec.defstruct(
+        "Keyed", fields, rename=dict(names), forbid_unknown_fields=True, gc=False
+    )
+    forms = ("data", "input_data", "dataframe_records")
+    return msgspec.defstruct(
+        "KeyedBody",
+        [(form, list[record] | None, None) for form in forms],
         forbid_unknown_fields=True,
     )
 

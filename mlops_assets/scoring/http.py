@@ -69,7 +69,7 @@ class Reply(NamedTuple):
     headers: Headers = ()
     #: The deployment that answered.
     responder: Responder | None = None
-    #: The body that it answered, for who mirrors.
+    #: The body that it answered, for who mirrors or captures.
     scored: bytes | None = None
 
 

@@ -64,7 +64,7 @@ def infer(body: bytes, predictor: Predictor, version: str) -> tuple[bytes, Predi
     if not isinstance(request, dict):
         raise RequestError('the body must be an object such as {"inputs": [...]}')
     identity = _identity(request.get("id"))
-    prediction = predictor.predict_table(_table(request.get("inputs"), predictor.schema))
+    prediction = predictor.predict_table(table(request.get("inputs"), predictor.schema))
     answer: dict[str, Any] = {
         **identity,
         "model_name": predictor.schema.model,
@@ -87,7 +87,8 @@ def _identity(given: Any) -> dict[str, str]:
     return {"id": given}
 
 
-def _table(inputs: Any, schema: Schema) -> Table:
+def table(inputs: Any, schema: Schema) -> Table:
+    """The tensors of a request as checked columns; raises RequestError."""
     if not isinstance(inputs, list) or not inputs:
         raise RequestError("inputs: wants a list of tensors, one per column")
     for number, tensor in enumerate(inputs):
@@ -96,7 +97,7 @@ def _table(inputs: Any, schema: Schema) -> Table:
                 f"inputs[{number}]: wants an object with name, shape, datatype, data"
             )
     names = check_columns([tensor["name"] for tensor in inputs], schema)
-    features = {feature.name: feature for feature in schema.features}
+    features = {feature.name: feature for feature in (*schema.features, *schema.keys)}
     columns = [_values(tensor, features[tensor["name"]]) for tensor in inputs]
     lengths = {len(values) for values in columns}
     if len(lengths) != 1:

@@ -115,6 +115,9 @@ class Metrics:
         #: The same for copies of requests, which nobody waits for.
         self.mirrored: dict[str, Tally] = {}
         self.refused: Counter[str] = Counter()
+        #: Requests that are captured, and by reason those that were to be and are not.
+        self.captured: Counter[str] = Counter()
+        self.not_captured: Counter[str] = Counter()
         self._folder = None if folder is None else folder / COUNTS
         # Another worker may one day have this one's pid.
         self._name = f"{os.getpid()}-{os.urandom(4).hex()}.json"
@@ -132,6 +135,14 @@ class Metrics:
         """Count a request that no deployment saw, or a connection that was cut off."""
         self.refused[reason] += 1
 
+    def capture(self, requests: int) -> None:
+        """Count requests that are kept."""
+        self.captured[_CAPTURED] += requests
+
+    def drop(self, reason: str, requests: int = 1) -> None:
+        """Count requests that were to be kept and are not."""
+        self.not_captured[reason] += requests
+
     def write(self) -> None:
         """Let the other workers see this one's sums, if they changed."""
         text = json.dumps(
@@ -139,6 +150,8 @@ class Metrics:
                 "tallies": {name: tally.to_dict() for name, tally in [*self.tallies.items()]},
                 "mirrored": {name: tally.to_dict() for name, tally in [*self.mirrored.items()]},
                 "refused": self.refused,
+                "captured": self.captured,
+                "not_captured": self.not_captured,
             }
         )
         if self._folder is None or text == self._written:
@@ -166,6 +179,8 @@ class Metrics:
             for name, tally in [*one.mirrored.items()]:
                 total.mirror(name).add(tally)
             total.refused.update(one.refused)
+            total.captured.update(one.captured)
+            total.not_captured.update(one.not_captured)
         return total
 
     def _others(self) -> Iterator[Metrics]:
@@ -179,6 +194,8 @@ class Metrics:
             other.tallies = {n: Tally.from_dict(tally) for n, tally in value["tallies"].items()}
             other.mirrored = {n: Tally.from_dict(tally) for n, tally in value["mirrored"].items()}
             other.refused = Counter(value["refused"])
+            other.captured = Counter(value["captured"])
+            other.not_captured = Counter(value["not_captured"])
             yield other
 
 
@@ -245,6 +262,15 @@ class _Families:
         for reason, count in sorted(self._total.refused.items()):
             refused.add_metric([reason], count)
         yield refused
+        captured = CounterMetricFamily("mlops_captured", "Requests that were kept.")
+        captured.add_metric([], self._total.captured[_CAPTURED])
+        yield captured
+        dropped = CounterMetricFamily(
+            "mlops_capture_dropped", "Requests that were to be kept and are not.", labels=["reason"]
+        )
+        for reason, count in sorted(self._total.not_captured.items()):
+            dropped.add_metric([reason], count)
+        yield dropped
 
 
 def _outcomes(statuses: Counter[str]) -> Counter[str]:
@@ -254,6 +280,7 @@ def _outcomes(statuses: Counter[str]) -> Counter[str]:
     return found
 
 
+_CAPTURED = "requests"
 _OUTCOMES = {"2": "answered", "4": "refused", "5": "failed"}
 
 

@@ -92,7 +92,9 @@ def body() -> Json:
 
 def _record(schema: Schema) -> Json:
     properties = {feature.name: _property(feature, schema) for feature in schema.features}
-    return _object(properties, closed=True)
+    keys = {key.name: _property(key, schema) for key in schema.keys}
+    record = _object(properties, closed=True)
+    return {**record, "properties": {**properties, **keys}}
 
 
 def _row(schema: Schema) -> Json:

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from collections.abc import MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -56,6 +57,13 @@ class Options(argparse.Namespace):
     no_keys: bool
     cors_origins: list[str]
     access_log: bool
+    capture_share: float
+    capture: Path | None
+    capture_columns: list[str]
+    capture_exclude: list[str]
+    capture_rotate_megabytes: float
+    capture_rotate_seconds: float
+    capture_keep_days: int
     state: Path | None
 
 
@@ -180,6 +188,61 @@ def parse(
     )
     flag("--access-log", "MLOPS_ACCESS_LOG", "a log line for every request")
     add(
+        "--capture-share",
+        "MLOPS_CAPTURE_SHARE",
+        "0",
+        type=partial(_number, least=0, most=1),
+        metavar="SHARE",
+        help="keep this share of the requests and their answers; 0, none, by default",
+    )
+    add(
+        "--capture",
+        "MLOPS_CAPTURE",
+        type=Path,
+        metavar="DIR",
+        help="where they are kept, as Parquet; a folder of --state by default",
+    )
+    add(
+        "--capture-columns",
+        "MLOPS_CAPTURE_COLUMNS",
+        "",
+        type=_names,
+        metavar="A,B",
+        help="keep these columns alone",
+    )
+    add(
+        "--capture-exclude",
+        "MLOPS_CAPTURE_EXCLUDE",
+        "",
+        type=_names,
+        metavar="A,B",
+        help="keep these columns nowhere",
+    )
+    add(
+        "--capture-rotate-megabytes",
+        "MLOPS_CAPTURE_ROTATE_MEGABYTES",
+        "16",
+        type=partial(_number, least=0.001, most=1024),
+        metavar="N",
+        help="begin another file when so much waits for one; 16 by default",
+    )
+    add(
+        "--capture-rotate-seconds",
+        "MLOPS_CAPTURE_ROTATE_SECONDS",
+        "60",
+        type=partial(_number, least=0.1, most=3600),
+        metavar="N",
+        help="and after so many seconds; 60 by default",
+    )
+    add(
+        "--capture-keep-days",
+        "MLOPS_CAPTURE_KEEP_DAYS",
+        "30",
+        type=partial(_integer, least=0, most=36500),
+        metavar="N",
+        help="remove files of older days; 30 by default",
+    )
+    add(
         "--state",
         "MLOPS_STATE",
         type=Path,
@@ -240,6 +303,17 @@ def _integer(text: str, least: int, most: int) -> int:
     if not text.isdecimal() or not least <= int(text[:9]) <= most:
         raise argparse.ArgumentTypeError(f"not a number from {least} to {most}: {text[:40]!r}")
     return int(text)
+
+
+def _number(text: str, least: float, most: float) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not least <= found <= most:
+        message = f"not a number from {least:g} to {most:g}: {text[:40]!r}"
+        raise argparse.ArgumentTypeError(message)
+    return found
 
 
 def _edges(text: str) -> list[float]:

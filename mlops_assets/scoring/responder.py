@@ -30,9 +30,11 @@ encode = msgspec.json.encode
 class Responder:
     """Answers for one deployment, and counts what it answers."""
 
-    def __init__(self, deployment: Deployment, tally: Tally) -> None:
+    def __init__(self, deployment: Deployment, tally: Tally, source: int = 0) -> None:
         self.deployment = deployment
         self.tally = tally
+        #: The number of the deployment for who captures.
+        self.source = source
         schema = deployment.predictor.schema
         #: Sent with every answer.
         self.headers = [

@@ -71,6 +71,8 @@ class Schema:
     ranges: Ranges = "ignore"
     #: Rising edges that part a regression's predictions into intervals, to count them by.
     edges: tuple[float, ...] = ()
+    #: Columns that name a row. A request may have them beside the features: they are not scored.
+    keys: tuple[Feature, ...] = ()
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Schema:
@@ -87,12 +89,18 @@ class Schema:
             labels=None if labels is None else tuple(labels),
             ranges=ranges,
             edges=tuple(manifest.get("predictions") or ()),
+            keys=tuple(Feature.from_dict(entry) for entry in manifest.get("keys") or ()),
         )
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the features, in training order."""
         return tuple(feature.name for feature in self.features)
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """Names of the keys."""
+        return tuple(feature.name for feature in self.keys)
 
     @property
     def label_names(self) -> list[str]:

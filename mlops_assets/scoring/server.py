@@ -18,7 +18,8 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from time import perf_counter
 from typing import Any
 
-from mlops_assets.scoring.deployments import Deployments, Serving
+from mlops_assets.scoring.capture.sender import NO_SOURCE, Sender
+from mlops_assets.scoring.deployments import Deployment, Deployments, Serving
 from mlops_assets.scoring.errors import RequestError
 from mlops_assets.scoring.http import (
     AUTHORIZATION,
@@ -54,6 +55,7 @@ REQUEST_IDS = frozenset(
     (b"x-request-id", b"x-ms-request-id", b"x-ms-client-request-id", b"traceid")
 )
 MAXIMUM_ID = 100
+SCORE, INFER = "/score", "/infer"
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 Methods = tuple[str, ...]
 Handler = Callable[[Request], Awaitable[Reply]]
@@ -73,6 +75,7 @@ class Application:
         instance: str = "",
         cors_origins: Sequence[str] = (),
         access_log: bool = False,
+        capture: Sender | None = None,
         lifespan: Lifespan = nullcontext,
     ) -> None:
         """The server of one endpoint.
@@ -86,6 +89,7 @@ class Application:
             instance: tells this server's counts from those of others that serve the same.
             cors_origins: pages of these origins may ask from a browser; ``*`` is any.
             access_log: a log line for every request, not only for failures.
+            capture: is given what is asked and answered.
             lifespan: what goes on beside the requests.
         """
         self._deployments = deployments
@@ -95,6 +99,7 @@ class Application:
         self._instance = instance
         self._cors = Cors(cors_origins)
         self._access_log = access_log
+        self._capture = capture
         self._lifespan = lifespan
         self._receiver = Receiver()
         # More threads than cores only make each other wait.
@@ -107,7 +112,7 @@ class Application:
         self._prefix = os.urandom(8).hex().encode()
         self._numbers = itertools.count()
         self._routes: dict[str, tuple[Methods, Handler]] = {
-            "/score": (("GET", "POST", "OPTIONS"), self._score),
+            SCORE: (("GET", "POST", "OPTIONS"), self._score),
             "/": (_GET, self._health),
             "/swagger.json": (_GET, self._swagger),
             "/metrics": (_GET, self._show_metrics),
@@ -141,7 +146,7 @@ class Application:
         headers = self._finish(request, reply, started)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
-        if reply.scored is not None:
+        if reply.scored is not None and request.path == SCORE:
             mirror = self._deployments.serving.mirror
             if mirror is not None and DEPLOYMENT not in request.given:
                 mirror.offer(reply.scored)
@@ -157,7 +162,7 @@ class Application:
         if serving.only is None or serving.mirror is not None:
             return None
         started = perf_counter()
-        request = self._request("POST", "/score", head, _gone)
+        request = self._request("POST", SCORE, head, _gone)
         try:
             _check_ids(request)
             self._authorize(request)
@@ -198,9 +203,22 @@ class Application:
         seconds = perf_counter() - started
         if reply.responder is not None:
             reply.responder.tally.record(reply.status, seconds)
+        if self._capture is not None:
+            self._capture_one(self._capture, request, reply, seconds)
         if self._access_log:
             self._log(request, reply, seconds)
         return headers
+
+    def _capture_one(self, capture: Sender, request: Request, reply: Reply, seconds: float) -> None:
+        """Keep what was scored; of what was refused or failed keep that alone."""
+        status, answer, _, responder, body = reply
+        if body is None:
+            if status < 400 or not (request.path == SCORE or request.path.endswith(INFER)):
+                return
+            body = answer = b""
+        identity = request.ids[0][1] if request.ids else b""
+        source = NO_SOURCE if responder is None else responder.source
+        capture.take(identity, source, status, seconds, body, answer)
 
     async def _route(self, request: Request) -> Reply:
         _check_ids(request)
@@ -295,7 +313,7 @@ class Application:
         serving = self._deployments.serving
         if serving is not self._serving:
             self._responders = {
-                name: Responder(deployment, self._metrics.tally(name))
+                name: Responder(deployment, self._metrics.tally(name), self._source(deployment))
                 for name, deployment in serving.deployments.items()
             }
             self._serving = serving
@@ -303,6 +321,9 @@ class Application:
         name = None if named is None else named.decode("latin-1")
         sticky = None if serving.sticky is None else request.header(serving.sticky)
         return self._responders[serving.pick(name, sticky).name]
+
+    def _source(self, deployment: Deployment) -> int:
+        return NO_SOURCE if self._capture is None else self._capture.source(deployment)
 
     def _authorize(self, request: Request) -> None:
         if self._keys is not None and not self._keys.accepts(request.given.get(AUTHORIZATION)):
@@ -389,7 +410,7 @@ class Application:
                 responder.count(prediction, perf_counter() - started)
         except Exception as error:
             return self._failed(request, error, responder)
-        return Reply(200, answer, responder.headers, responder)
+        return Reply(200, answer, responder.headers, responder, body)
 
     async def _live_through(self, receive: Receive, send: Send) -> None:
         await receive()

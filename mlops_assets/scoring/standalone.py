@@ -16,15 +16,18 @@ from collections.abc import Generator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import IntEnum
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 
 from mlops_assets.files import digest_file, to_json, write_atomic
+from mlops_assets.scoring.capture.settings import CaptureSettings
+from mlops_assets.scoring.capture.upload import Uploader
 from mlops_assets.scoring.errors import IntegrityError
 from mlops_assets.scoring.generation import Entry, Generation, GenerationFile, read_acks
 from mlops_assets.scoring.keys import KEYS, KeyFileError, read_keys, write_keys
 from mlops_assets.scoring.logs import log_to_stderr
-from mlops_assets.scoring.metrics import COUNTS
+from mlops_assets.scoring.metrics import COUNTS, Metrics
 from mlops_assets.scoring.options import COMMAND, MODEL_DIR, Options, parse
 from mlops_assets.scoring.predictor import (
     MANIFEST,
@@ -46,6 +49,8 @@ from mlops_assets.scoring.supervisor import (
 #: How far below the folder that was named the version may lie.
 DEPTH = 2
 FETCHED = "fetched"
+#: Where requests are kept, here and in blob storage.
+CAPTURED = "captured"
 
 
 class Exit(IntEnum):
@@ -121,7 +126,7 @@ def _state(wanted: Path | None) -> Generator[Path]:
 
 def _prepare(options: Options, folder: Path, packaged: bool) -> Settings:
     """Write what a deployment would have written; raises StartError."""
-    settings = _settings(options, _keys(options, folder, os.environ))
+    settings = _settings(options, _keys(options, folder, os.environ), folder)
     root = _root(options, folder)
     bundle = find_bundle(root)
     try:
@@ -143,7 +148,7 @@ def _prepare(options: Options, folder: Path, packaged: bool) -> Settings:
     return settings
 
 
-def _settings(options: Options, keys: str | None) -> Settings:
+def _settings(options: Options, keys: str | None, folder: Path) -> Settings:
     return Settings(
         port=options.port or None,
         workers=options.workers,
@@ -151,6 +156,25 @@ def _settings(options: Options, keys: str | None) -> Settings:
         keys=keys,
         cors_origins=tuple(options.cors_origins),
         access_log=options.access_log,
+        capture=_capture(options, folder),
+    )
+
+
+def _capture(options: Options, folder: Path) -> CaptureSettings | None:
+    """What is kept of the requests; raises StartError where it cannot be."""
+    if not options.capture_share:
+        return None
+    if find_spec("pyarrow") is None:
+        mend = "install it, build the image with PICKLE=true, or leave it out"
+        raise StartError(Exit.STATE, f"--capture-share needs pyarrow, which is not here; {mend}")
+    return CaptureSettings(
+        str((options.capture or folder / CAPTURED).absolute()),
+        options.capture_share,
+        tuple(options.capture_columns) or None,
+        tuple(options.capture_exclude),
+        options.capture_rotate_megabytes,
+        options.capture_rotate_seconds,
+        options.capture_keep_days,
     )
 
 
@@ -163,10 +187,14 @@ def _follow(folder: Path, options: Options, url: str) -> None:
     except ImportError as error:
         mend = "build the image with AZURE=true"
         raise StartError(Exit.FOLLOW, f"{url} cannot be followed: {error}; {mend}") from None
-    settings = _settings(options, KEYS)
+    settings = _settings(options, KEYS, folder)
     write_atomic(folder / SETTINGS, to_json(asdict(settings)))
     name = options.instance or follow.default_instance()
     thread = follow.Follower(folder, source, name).start()
+    if settings.capture is not None:
+        place = f"{CAPTURED}/{source.subject}"
+        finished = Path(settings.capture.folder)
+        Uploader(finished, source, place, Metrics(folder)).start()
     try:
         told = Supervisor(folder, settings, lambda: not thread.is_alive()).run()
     except ListenError as error:

@@ -12,6 +12,7 @@ started it may be killed at any moment without leaving a server that nobody find
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -24,13 +25,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlops_assets.files import to_json, write_atomic
 from mlops_assets.scoring import processes
+from mlops_assets.scoring.capture.settings import PROCESS, CaptureSettings
 from mlops_assets.scoring.generation import ack_path, read_acks
 from mlops_assets.scoring.keys import KEYS
 from mlops_assets.scoring.logs import log_to_stderr
@@ -45,6 +47,8 @@ POLL_SECONDS = 0.1
 #: A worker that crashes at once is started again after this long, and twice as long each time.
 FIRST_PAUSE, LONGEST_PAUSE, HEALTHY_AFTER = 0.1, 10.0, 30.0
 GRACE_SECONDS = 8.0
+#: For who captures, however long the workers took.
+LEAST_GRACE_SECONDS = 2.0
 BIND_SECONDS = 2.0
 logger = logging.getLogger("supervisor")
 
@@ -70,12 +74,19 @@ class Settings:
     access_log: bool = False
     #: When the server ends by itself, in seconds since 1970; None for never.
     ends: float | None = None
+    #: What of the requests is kept; None for nothing.
+    capture: CaptureSettings | None = None
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Settings:
         """Read them from JSON; raises TypeError."""
         origins: list[str] = value.pop("cors_origins", [])
-        return replace(cls(**value), cors_origins=tuple(origins))
+        capture = value.pop("capture", None)
+        return replace(
+            cls(**value),
+            cors_origins=tuple(origins),
+            capture=None if capture is None else CaptureSettings.from_dict(capture),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +131,8 @@ class Supervisor:
         self._folder = folder
         self._settings = settings
         self._failed = failed
-        self._workers: list[_Worker] = []
+        self._workers: list[_Child] = []
+        self._capture: list[_Child] = []
         self._ending = False
 
     def run(self) -> bool:
@@ -148,13 +160,18 @@ class Supervisor:
         logger.info("serving on %s:%d", self._settings.host, state.port)
         # Nobody writes into the pipe; it closes when this process ends, however it does.
         reading, _writing = os.pipe()
+        socket_, alive = str(listening.fileno()), str(reading)
+        options = ("--socket", socket_, "--alive", alive, "--identity", state.id)
         self._workers = [
-            _Worker(self._folder, listening.fileno(), reading, state.id)
+            _Child(self._folder, "worker", options, (listening.fileno(), reading))
             for _ in range(self._settings.workers)
         ]
+        if self._settings.capture is not None:
+            capture = _Child(self._folder, "capture", ("--alive", alive), (reading,))
+            self._capture = [capture]
         while not (self._ending or self._failed() or self._is_over()):
-            for worker in self._workers:
-                worker.keep()
+            for child in (*self._capture, *self._workers):
+                child.keep()
             bound_log(self._folder / LOG)
             time.sleep(POLL_SECONDS)
         self._stop_workers()
@@ -185,29 +202,37 @@ class Supervisor:
         for ack in read_acks(self._folder):
             processes.end(ack.pid, ack.created, grace=3)
             ack_path(self._folder, ack.pid).unlink(missing_ok=True)
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads((self._folder / PROCESS).read_bytes())
+            processes.end(found["pid"], found["created"], grace=3)
 
     def _stop_workers(self) -> None:
-        for worker in self._workers:
-            worker.ask_to_end()
         deadline = time.monotonic() + GRACE_SECONDS
-        for worker in self._workers:
-            worker.wait(deadline)
+        # Who captures ends last: the workers hand on what they have.
+        for children in (self._workers, self._capture):
+            for child in children:
+                child.ask_to_end()
+            for child in children:
+                child.wait(max(deadline, time.monotonic() + LEAST_GRACE_SECONDS))
 
 
-class _Worker:
-    """A place that is always to hold one running worker."""
+class _Child:
+    """A place that is always to hold one running process."""
 
-    def __init__(self, folder: Path, listening: int, reading: int, identity: str) -> None:
+    def __init__(
+        self, folder: Path, module: str, options: Sequence[str], descriptors: Sequence[int]
+    ) -> None:
         self._folder = folder
-        self._descriptors = (listening, reading)
-        self._identity = identity
+        self._module = module
+        self._options = options
+        self._descriptors = descriptors
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._not_before = 0.0
         self._pause = FIRST_PAUSE
 
     def keep(self) -> None:
-        """Start the worker if it does not run, unless it just crashed."""
+        """Start the process if it does not run, unless it just crashed."""
         if self._process is not None and self._process.poll() is not None:
             self._crashed(self._process)
         if self._process is None and time.monotonic() >= self._not_before:
@@ -231,8 +256,8 @@ class _Worker:
         lived = time.monotonic() - self._started
         self._pause = FIRST_PAUSE if lived > HEALTHY_AFTER else self._pause
         logger.error(
-            "worker %d ended with %s after %.1f s; another one in %.1f s",
-            process.pid, process.returncode, lived, self._pause,
+            "%s %d ended with %s after %.1f s; another one in %.1f s",
+            self._module, process.pid, process.returncode, lived, self._pause,
         )  # fmt: skip
         self._not_before = time.monotonic() + self._pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
@@ -240,17 +265,14 @@ class _Worker:
         self._process = None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        listening, reading = self._descriptors
+        module = f"mlops_assets.scoring.{self._module}"
         return subprocess.Popen(
-            [
-                sys.executable, "-P", "-m", "mlops_assets.scoring.worker", str(self._folder),
-                "--socket", str(listening), "--alive", str(reading), "--identity", self._identity,
-            ],
+            [sys.executable, "-P", "-m", module, str(self._folder), *self._options],
             stdin=subprocess.DEVNULL,
             pass_fds=self._descriptors,
             # Small models lose more to threads than they win; workers are the parallelism.
             env={**os.environ, **dict.fromkeys(_THREADS, "1")},
-        )  # fmt: skip
+        )
 
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -10,7 +10,7 @@ import datetime as dt
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mlops_assets.scoring.errors import RequestError
@@ -29,6 +29,8 @@ class Table:
 
     columns: Mapping[str, Sequence[Any]]
     rows: int
+    #: Those of the schema's keys that the request has; they are not scored.
+    keys: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
 
 
 def from_records(records: Sequence[Any], schema: Schema, most: int | None = MAXIMUM_ROWS) -> Table:
@@ -44,13 +46,18 @@ def from_records(records: Sequence[Any], schema: Schema, most: int | None = MAXI
     """
     _some(records, most)
     names = schema.names
-    wanted = set(names)
+    wanted, keys = set(names), set(schema.key_names)
+    found: set[str] = set()
     for row, record in enumerate(records):
         if not isinstance(record, dict):
             raise RequestError(f"row {row}: wants an object of columns, found {_shown(record)}")
         if record.keys() != wanted:
-            _refuse_columns(record, schema, f"row {row}: ")
-    return _checked({name: [record[name] for record in records] for name in names}, schema)
+            if record.keys() - keys != wanted:
+                _refuse_columns(record, schema, f"row {row}: ")
+            found |= record.keys() & keys
+    columns = {name: [record[name] for record in records] for name in names}
+    columns |= {name: [record.get(name) for record in records] for name in found}
+    return _checked(columns, schema)
 
 
 def from_rows(rows: Sequence[Any], columns: Sequence[str], schema: Schema) -> Table:
@@ -73,7 +80,7 @@ def from_rows(rows: Sequence[Any], columns: Sequence[str], schema: Schema) -> Ta
                 f"row {row}: {len(values)} values for {len(columns)} columns: {', '.join(columns)}"
             )
     transposed = dict(zip(columns, zip(*rows, strict=True), strict=True))
-    return _checked({name: list(transposed[name]) for name in schema.names}, schema)
+    return _checked({name: list(values) for name, values in transposed.items()}, schema)
 
 
 def from_columns(columns: Mapping[str, Sequence[Any]], schema: Schema) -> Table:
@@ -88,7 +95,7 @@ def from_columns(columns: Mapping[str, Sequence[Any]], schema: Schema) -> Table:
         shown = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
         raise RequestError(f"columns: want one number of values, and {shown}")
     _some(columns[schema.names[0]], None)
-    return _checked({name: list(columns[name]) for name in schema.names}, schema)
+    return _checked({name: list(values) for name, values in columns.items()}, schema)
 
 
 def check_columns(columns: Iterable[Any], schema: Schema) -> list[str]:
@@ -99,7 +106,7 @@ def check_columns(columns: Iterable[Any], schema: Schema) -> list[str]:
             raise RequestError(f"columns: wants texts, found {_shown(name)}")
     if twice := written_twice(names):
         raise RequestError(f"columns: {_listed(twice)} written twice")
-    if set(names) != set(schema.names):
+    if set(names) - set(schema.key_names) != set(schema.names):
         _refuse_columns(names, schema, "")
     return names
 
@@ -161,9 +168,9 @@ def too_many_rows(rows: int) -> RequestError:
 
 
 def _refuse_columns(found: Iterable[str], schema: Schema, place: str) -> None:
-    given, wanted = dict.fromkeys(found), set(schema.names)
+    given, known = dict.fromkeys(found), {*schema.names, *schema.key_names}
     missing = [name for name in schema.names if name not in given]
-    unknown = [name for name in given if name not in wanted]
+    unknown = [name for name in given if name not in known]
     parts = [f"missing column {_listed(missing)}"] if missing else []
     parts += [f"unknown column {_listed(unknown)}"] if unknown else []
     raise RequestError(f"{place}{'; '.join(parts)}; the columns are: {', '.join(schema.names)}")
@@ -176,10 +183,9 @@ def _listed(names: Sequence[str]) -> str:
 
 def _checked(columns: dict[str, list[Any]], schema: Schema) -> Table:
     rows = len(columns[schema.features[0].name])
-    checked: dict[str, list[Any]] = {}
-    for feature in schema.features:
-        checked[feature.name] = list(_values(columns[feature.name], feature))
-    return Table(checked, rows)
+    checked = {f.name: list(_values(columns[f.name], f)) for f in schema.features}
+    keys = {f.name: list(_values(columns[f.name], f)) for f in schema.keys if f.name in columns}
+    return Table(checked, rows, keys)
 
 
 def _values(values: list[Any], feature: Feature) -> Iterator[Any]:

@@ -22,6 +22,7 @@ from pathlib import Path
 import uvicorn
 
 from mlops_assets.scoring import processes
+from mlops_assets.scoring.capture.sender import Sender
 from mlops_assets.scoring.deployments import Deployments, Serving
 from mlops_assets.scoring.generation import (
     Ack,
@@ -66,6 +67,8 @@ def serve(
     metrics = Metrics(folder)
     deployments = Deployments(GenerationFile(folder), acknowledge, metrics)
     settings = read_settings(folder)
+    wanted = settings.capture
+    capture = None if wanted is None else Sender(folder, wanted.share, metrics.drop)
 
     @contextlib.asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
@@ -82,6 +85,8 @@ def serve(
         yield
         for task in beside:
             task.cancel()
+        if capture is not None:
+            capture.close()
         _write(metrics)
 
     application = Application(
@@ -92,6 +97,7 @@ def serve(
         instance=_instance(folder),
         cors_origins=settings.cors_origins,
         access_log=settings.access_log,
+        capture=capture,
         lifespan=lifespan,
     )
     watch = Watch(limits or Limits(), metrics.refuse, application)

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.events import JobFailureData
 
-from mlops_assets.assets import infrastructure
+from mlops_assets.assets import infrastructure, monitoring
 from mlops_assets.assets.endpoint import SUFFIX
 from mlops_assets.assets.live_checks import LIVE_CHECKS
 from mlops_assets.assets.registered_model import ENVIRONMENT_CHECK
@@ -97,6 +97,13 @@ class Look:
         elif asset == "dataset" and name in WARNINGS:
             key = f"data/{model}/{name}/{self._snapshot(run, check.asset_key)}"
             title = f"{model}: check {name} warns about the data"
+        elif asset.endswith(monitoring.SUFFIX) and name in monitoring.CHECKS:
+            environment = asset.removesuffix(monitoring.SUFFIX)
+            if environment not in self.watched:
+                return None
+            key = f"monitoring/{model}/{environment}/{version}/{name}/"
+            key += _value(check.metadata, "since") or ""
+            title = f"{model} version {version} in {environment}: {name} alarms"
         elif model == infrastructure.GROUP and name == infrastructure.DRIFT:
             known = hashlib.sha256((check.description or "").encode()).hexdigest()
             key = f"infrastructure/{asset}/{known[:16]}"

@@ -22,7 +22,7 @@ from mlops_assets.files import digest_json
 from mlops_assets.strict import SpecError
 from resources.azure.clients import AzureClients
 from resources.azure.document_files import own_or_common, read_object
-from resources.environment import Environment, Profile
+from resources.environment import CapturePolicy, Environment, Profile
 
 FILE = "container-group.json"
 #: Our own container; all others are left as they are.
@@ -291,7 +291,18 @@ def _server_variables(environment: Environment) -> dict[str, str]:
         found["MLOPS_CORS_ORIGINS"] = ",".join(environment.server.cors_origins)
     if environment.server.access_log:
         found["MLOPS_ACCESS_LOG"] = "true"
+    if environment.capture is not None:
+        found |= _capture_variables(environment.capture)
     return found
+
+
+def _capture_variables(policy: CapturePolicy) -> dict[str, str]:
+    values = policy.model_dump(exclude_none=True)
+    return {
+        f"MLOPS_CAPTURE_{name.upper()}": ",".join(value) if isinstance(value, list) else f"{value}"
+        for name, value in values.items()
+        if value != []
+    }
 
 
 def _set_variables(body: dict[str, Any], values: Mapping[str, str]) -> None:

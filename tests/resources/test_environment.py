@@ -86,14 +86,22 @@ def test_profiles_that_are_not_there(tmp_path: Path) -> None:
         ({"quality": {"f1": {"minimum": 0.4}}}, "gates.rent.quality.f1: no such metric"),
         ({"champion": {"metric": "r2", "tolerance": 0.2}}, "0.2 is looser than model.yaml's 0.05"),
         ({"parity": {"tolerance": 0.01}}, "parity.tolerance: 0.01 is looser than model.yaml's"),
+        (
+            {"slices": {"metric": "r2", "minimum": 0.1}},
+            "gates.rent.slices.minimum: 0.1 is looser than model.yaml's 0.3",
+        ),
+        ({"slices": {"metric": "r3", "minimum": 0.1}}, "gates.rent.slices.metric: no metric 'r3'"),
+        ({"slices": {"metric": "r2", "maximum": 1}}, "gates.rent.slices: r2 has a minimum"),
         ({"parity": {"labels": 0.01}}, "gates.rent.parity.labels: 0.01 is looser than"),
         ({"quality": {"r2": {"minimum": 0.6}}}, None),
+        ({"slices": {"metric": "r2", "minimum": 0.4, "tolerance": 0.1}}, None),
         ({"parity": {"tolerance": 1e-6, "labels": 0.0}}, None),
         ({"champion": {"metric": "r2", "tolerance": 0.0}}, None),
     ],
 )
 def test_an_environment_may_only_be_stricter(gates: object, message: str | None) -> None:
-    spec = parse_model(MODEL_YAML, "rent", "model.yaml")
+    text = f"{MODEL_YAML}  slices: {{metric: r2, minimum: 0.3}}\n"
+    spec = parse_model(text, "rent", "model.yaml")
     environment = Environment.model_validate(local("staging", gates={"rent": gates}))
     found = looser_limits(environment, spec)
     assert [message in line for line in found] == ([True] if message else [])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.scoring.capture.settings import CaptureSettings
 from mlops_assets.scoring.supervisor import HOST, read_state
 from resources.endpoints.local import LocalEndpoints, LocalSettings
 from resources.endpoints.process import read_key
@@ -74,11 +75,18 @@ def line_up(versions: list[Released], folder: Path, rows: list[int]) -> list[Ser
     ]
 
 
-def ours(released: Released, folder: Path, rows: list[int], workers: int = 1) -> Server:
+def ours(
+    released: Released,
+    folder: Path,
+    rows: list[int],
+    workers: int = 1,
+    capture: CaptureSettings | None = None,
+) -> Server:
     """This platform's server, with the version deployed; it is not running."""
     endpoints = LocalEndpoints(folder / "endpoints")
+    settings = LocalSettings(workers=workers, capture=capture)
     try:
-        with endpoints.open(released.name, ENVIRONMENT, LocalSettings(workers=workers)) as target:
+        with endpoints.open(released.name, ENVIRONMENT, settings) as target:
             staged = target.stage(released.version)
             target.promote(staged.name, 100)
     finally:

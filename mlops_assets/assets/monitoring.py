@@ -1,0 +1,361 @@
+"""The assets ``<environment>_monitoring``: what production gets, beside what was trained on."""
+
+import base64
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from mlops_assets import retraining, revising
+from mlops_assets.decision import Decision, Retraining, alarmed, decide
+from mlops_assets.errors import UserError
+from mlops_assets.gates import Verdict
+from mlops_assets.judgement import Judge
+from mlops_assets.markdown import code, table
+from mlops_assets.monitoring.report import Report
+from mlops_assets.runs import TRIGGER_TAG
+from mlops_assets.sensors.outbox import Outbox
+from mlops_assets.watch import (
+    Reports,
+    Sight,
+    Sources,
+    asset_key,
+    begun,
+    look,
+    raw_files,
+    sight,
+)
+from resources.alerts import Alert
+from resources.artifacts import Artifacts
+from resources.attempts import Attempts
+from resources.captured import Captured
+from resources.documents import Documents
+from resources.environment import PRODUCTION, Profile
+from resources.references import References
+from resources.registry import Registry
+from resources.storage import Storage, fingerprint
+from resources.tracker import Tracker, build_tracker
+
+SUFFIX = "_monitoring"
+#: The job of all models and environments, and when it runs.
+JOB, CRON = "monitoring", "0 * * * *"
+
+#: This asset's checks; none holds anything back.
+CHECKS = {
+    "drift": "The requests of the window are distributed as the data the version was trained on.",
+    "performance": "Labelled rows are predicted as well as at release.",
+    "freshness": "Requests and data have arrived lately.",
+}
+#: Columns that moved and are drawn on the page; the report has the others.
+DRAWN = 4
+
+
+class MonitoringConfig(dg.Config):
+    """Which window is looked at."""
+
+    now: str | None = Field(
+        None, description="When the window ends: ISO 8601 with a zone; this moment by default."
+    )
+
+
+@dg.op(
+    name="monitoring",
+    ins={"endpoint": dg.In(dg.Nothing)},
+    # Optional: where nothing serves there is nothing to tell, and that is no failure.
+    out={
+        "result": dg.Out(dg.Nothing, is_required=False),
+        **{check: dg.Out(dg.Nothing, is_required=False) for check in CHECKS},
+    },
+)
+def monitoring(
+    context: dg.AssetExecutionContext,
+    config: MonitoringConfig,
+    profile: dg.ResourceParam[Profile],
+    documents: Documents,
+    captured: dg.ResourceParam[Captured],
+    storage: Storage,
+    artifacts: Artifacts,
+    references: References,
+    registry: dg.ResourceParam[Registry],
+    attempts: Attempts,
+    judge: Judge,
+):
+    """Captured requests of the last hours beside the data that the serving version was trained on.
+
+    Where labels have arrived, also how well it predicts. Drift alone warns; a loss of performance
+    asks for a retraining first, and where that cannot help for a revision.
+    """
+    key = context.asset_key
+    model, name = key.path[0], key.path[-1].removesuffix(SUFFIX)
+    try:
+        now = _moment(config.now)
+        environment = profile.environment(name)
+        seen = sight(registry, model, environment)
+        if seen is None:
+            context.log.info(f"{model}: nothing serves {name} yet")
+            return
+        reports = Reports(documents, model, name)
+        sources = Sources(artifacts, captured, storage)
+        with artifacts.workspace() as folder:
+            report = reports.add(look(seen, sources, now, folder))
+            earlier = reports.before(report.time)
+            acts = _Acts(context, profile, seen, report, earlier)
+            decision, told = acts.act(sources, references, registry, attempts, judge, folder)
+            metadata = _metadata(
+                report, decision, told, _draw(folder / "pictures", report, earlier)
+            )
+        # A server tidies its own disk; in blob storage nobody else does. By today's date: the time
+        # that is asked about may be any.
+        today = dt.datetime.now(dt.UTC).date()
+        captured.tidy(model, name, seen.policy.keep_days, today)
+    except UserError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    yield dg.MaterializeResult(
+        asset_key=key,
+        data_version=dg.DataVersion(f"{report.time.isoformat()}-{seen.version.digest[:16]}"),
+        metadata=metadata,
+        check_results=list(_checks(key, report, earlier)),
+    )
+
+
+def _moment(text: str | None) -> dt.datetime:
+    if text is None:
+        return dt.datetime.now(dt.UTC)
+    try:
+        found = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(f"'{text}' is no time; give one such as 2026-03-31T18:00+00:00") from None
+    return found.astimezone(dt.UTC)
+
+
+class _Acts:
+    """What follows from one report."""
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        profile: Profile,
+        seen: Sight,
+        report: Report,
+        earlier: Sequence[Report],
+    ) -> None:
+        self._context, self._profile = context, profile
+        self._seen, self._report, self._earlier = seen, report, earlier
+        self._outbox = Outbox(profile.home / "alerts")
+
+    def act(
+        self,
+        sources: Sources,
+        references: References,
+        registry: Registry,
+        attempts: Attempts,
+        judge: Judge,
+        folder: Path,
+    ) -> tuple[Decision, list[str]]:
+        """Do what is to be done; returns it, and what became of it in words."""
+        seen, report = self._seen, self._report
+        acts = seen.environment.name == PRODUCTION
+        fallen = any(cause != "drift" for cause in alarmed(report))
+        state: Retraining = "unknown"
+        verdicts: list[Verdict] = []
+        data = ""
+        if acts and fallen:
+            files = raw_files(sources.storage, seen.spec)
+            if files is not None:
+                data = fingerprint(files)
+                state, retrained = retraining.outcome(
+                    attempts, references, registry, seen.version, data
+                )
+                if retrained is not None:
+                    verdicts = judge.judge(self._context, retrained, seen.environment)
+                    state = retraining.judged(state, verdicts)
+        decision = decide(report, state, acts)
+        told: list[str] = []
+        if decision.action == "retrain":
+            reason = report.verdict("performance").reason
+            number = retraining.ask(registry, seen.version, seen.environment.name, data, reason)
+            told.append(f"retraining {number} is asked for")
+        tracker = build_tracker(self._profile.tracker, self._profile.home) if acts else None
+        if tracker is not None and decision.action == "revise":
+            assert decision.cause is not None, "a revision has a cause"
+            finding = revising.Finding(
+                seen,
+                report,
+                self._earlier,
+                decision.cause,
+                data,
+                [verdict for verdict in verdicts if not verdict.passed],
+                self._sample(sources, folder),
+                self._shown(folder / "request"),
+                self._profile.page,
+            )
+            told.append(self._ask(tracker, registry, finding))
+        if tracker is not None and seen.version.version > 1:
+            told += self._close(tracker, judge)
+        return decision, told
+
+    def _ask(self, tracker: Tracker, registry: Registry, finding: revising.Finding) -> str:
+        opened = revising.ask(tracker, registry, finding)
+        if opened is None:
+            return "the revision request was closed by people, and nothing has changed since"
+        self._outbox.put(revising.opening(opened))
+        return f"revision request {opened.name} is open: {opened.url}"
+
+    def _close(self, tracker: Tracker, judge: Judge) -> list[str]:
+        version = self._seen.version
+        if not any(r.model == version.model for r in tracker.open_requests()):
+            return []
+        verdicts = judge.judge(self._context, version, self._seen.environment)
+        is_open = all(verdict.passed for verdict in verdicts)
+        closed = revising.close(tracker, self._seen, self._report, self._earlier, is_open)
+        for request in closed:
+            title = f"{version.model} version {version.version} resolves a revision request"
+            key = f"resolved/{request.url}/{version.version}"
+            self._outbox.put(Alert(key, title, f"Request {request.name} is closed."))
+        return [f"revision request {request.name} is closed" for request in closed]
+
+    def _sample(self, sources: Sources, folder: Path) -> list[dict[str, Any]]:
+        seen, until = self._seen, self._report.time
+        since = until - dt.timedelta(hours=seen.spec.monitoring.window_hours)
+        model, name = seen.version.model, seen.environment.name
+        files = sources.captured.files(model, name, since, until)
+        paths = sources.captured.fetch(model, name, files, folder / "captured")
+        return revising.sample_rows(paths, seen, since, until)
+
+    def _shown(self, folder: Path) -> dict[str, bytes]:
+        """Pictures of columns that may be shown; their names say what they are."""
+        drawn = _draw(folder, self._report, self._earlier)
+        columns = {f"{n}-drift": c.column for n, c in enumerate(self._report.moved, start=1)}
+        shown = {path: columns.get(path.stem) for path in drawn}
+        return {
+            f"{path.stem.partition('-')[0]}-{column}" if column else path.stem: path.read_bytes()
+            for path, column in shown.items()
+            if column is None or column in self._seen.allowed
+        }
+
+
+def _draw(folder: Path, report: Report, earlier: Sequence[Report]) -> list[Path]:
+    from mlops_assets.monitoring.pictures import draw
+
+    found = draw(folder, report, earlier)
+    drift = [path for path in found if path.stem.endswith("-drift")]
+    return [*drift[:DRAWN], *(path for path in found if path not in drift)]
+
+
+def _checks(
+    key: dg.AssetKey, report: Report, earlier: Sequence[Report]
+) -> Iterator[dg.AssetCheckResult]:
+    for name in CHECKS:
+        verdict = report.verdict(name)
+        failed = verdict.status == "alarm"
+        loss = name == "performance"
+        yield dg.AssetCheckResult(
+            passed=not failed,
+            check_name=name,
+            asset_key=key,
+            severity=dg.AssetCheckSeverity.ERROR if loss else dg.AssetCheckSeverity.WARN,
+            description=f"{verdict.status.replace('_', ' ')}: {verdict.reason}",
+            metadata={
+                "version": str(report.version),
+                # The same alarm, hour after hour, is one message.
+                "since": begun(report, earlier, name).isoformat() if failed else "",
+            },
+        )
+
+
+def _metadata(
+    report: Report, decision: Decision, told: Sequence[str], pictures: Sequence[Path]
+) -> dict[str, Any]:
+    verdicts = [[v.name, v.status.replace("_", " "), v.reason] for v in report.verdicts]
+    return {
+        "version": str(report.version),
+        "verdicts": dg.MetadataValue.md(
+            table(["question", "answer", "why"], [[n, s, code(r, 400)] for n, s, r in verdicts])
+        ),
+        "decision": "; ".join([decision.reason, *told]),
+        "columns": dg.MetadataValue.table(_column_records(report), _COLUMNS),
+        **({"pictures": dg.MetadataValue.md(_images(pictures))} if pictures else {}),
+        **_plotted(report),
+    }
+
+
+_COLUMNS = dg.TableSchema(
+    [
+        dg.TableColumn(name, kind)
+        for name, kind in (
+            ("column", "string"), ("answer", "string"), ("psi", "float"),
+            ("by chance at most", "float"), ("mean then", "float"), ("mean now", "float"),
+            ("why", "string"),
+        )
+    ]
+)  # fmt: skip
+
+
+def _column_records(report: Report) -> list[dg.TableRecord]:
+    found = [*report.columns, report.prediction, *([report.target] if report.target else [])]
+    return [
+        dg.TableRecord(
+            {
+                "column": column.column,
+                "answer": column.outcome.replace("_", " "),
+                "psi": _number(column.psi),
+                "by chance at most": _number(column.psi_noise),
+                "mean then": _number(column.mean_then),
+                "mean now": _number(column.mean_now),
+                "why": column.reason,
+            }
+        )
+        for column in found
+    ]
+
+
+def _images(pictures: Sequence[Path]) -> str:
+    return "\n\n".join(
+        f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
+        for path in pictures
+    )
+
+
+def _plotted(report: Report) -> dict[str, Any]:
+    """Numbers that the page draws over time."""
+    service, found = report.service, report.performance
+    numbers: dict[str, float | None] = {
+        "requests": service.requests,
+        "rows": report.rows,
+        "columns_moved": len(report.moved),
+        "error_rate": service.error_rate,
+        "p95_milliseconds": service.p95_ms,
+        "psi_of_predictions": report.prediction.psi,
+        "labelled_rows": found.joined if found else None,
+    }
+    for metric in found.metrics if found else []:
+        numbers[f"live_{metric.metric}"] = metric.live.value
+    return {name: _number(value) for name, value in numbers.items() if value is not None}
+
+
+def _number(value: float | None) -> float | int | None:
+    """Plain, and as short as people read it: Dagster takes none of numpy's."""
+    if value is None or isinstance(value, int):
+        return value
+    return float(f"{float(value):.6g}")
+
+
+def build_monitoring(profile: Profile, models: Sequence[str]) -> dg.Definitions:
+    """The job of all models in all environments that capture, and its schedule."""
+    watched = [e.name for e in profile.environments if e.capture is not None]
+    keys = [asset_key(model, name) for model in models for name in watched]
+    if not keys:
+        return dg.Definitions()
+    job = dg.define_asset_job(
+        JOB,
+        dg.AssetSelection.assets(*keys),
+        description="Looks at what every model gets where requests are captured.",
+        tags={TRIGGER_TAG: "schedule"},
+    )
+    schedule = dg.ScheduleDefinition(
+        job=job, cron_schedule=CRON, default_status=dg.DefaultScheduleStatus.RUNNING
+    )
+    return dg.Definitions(jobs=[job], schedules=[schedule])

@@ -1,0 +1,265 @@
+"""A look at one endpoint: what is gathered for it, and the reports that it left.
+
+Everything heavy is imported inside: the code location loads without numpy.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from mlops_assets.errors import UserError
+from mlops_assets.judgement import DEPLOYMENTS
+from mlops_assets.monitoring.report import Report
+from mlops_assets.spec import ModelSpec, parse_model
+from resources.artifacts import Artifacts
+from resources.captured import Captured
+from resources.documents import Documents
+from resources.environment import CapturePolicy, Environment
+from resources.registry import Registry, Version
+from resources.storage import Storage, StorageError, StoredFile
+
+if TYPE_CHECKING:
+    from mlops_assets.monitoring.performance import Labelled
+
+#: First part of the reports' names.
+REPORTS = "monitoring"
+#: Earlier reports that make the series.
+SERIES = 100
+#: Labels find rows that were answered so long ago.
+LABEL_DAYS = 30
+PREDICTION = "mlops_prediction"
+
+
+class WatchError(UserError):
+    """What serves cannot be looked at; the message says why."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Which version serves an environment, since when, and what may be seen of its rows."""
+
+    environment: Environment
+    version: Version
+    since: dt.datetime
+    #: The released model.yaml.
+    spec: ModelSpec
+    policy: CapturePolicy
+
+    @property
+    def allowed(self) -> frozenset[str]:
+        """Columns whose values may be shown; the prediction's too, where it is kept."""
+        kept = self.policy.columns
+        names = {n for n in self.spec.data.columns if kept is None or n in kept}
+        names |= {self.spec.data.target, PREDICTION}
+        names -= set(self.policy.exclude)
+        return frozenset(names if self.spec.data.target in names else names - {PREDICTION})
+
+    @property
+    def judged_spec(self) -> ModelSpec:
+        """The released model.yaml without what the policy keeps out: not a name of a slice is left.
+
+        Files from before a column was excluded may still hold it.
+        """
+        hidden = [n for n in self.spec.data.columns if n not in self.allowed]
+        monitoring = self.spec.monitoring
+        ignored = list(dict.fromkeys([*monitoring.ignore, *hidden]))
+        return self.spec.model_copy(
+            update={
+                "slices": [name for name in self.spec.slices if name in self.allowed],
+                "monitoring": monitoring.model_copy(update={"ignore": ignored}),
+            }
+        )
+
+
+def sight(registry: Registry, model: str, environment: Environment) -> Sight | None:
+    """What serves an environment that captures; None before the first deployment.
+
+    Raises:
+        WatchError: the environment captures nothing.
+    """
+    if environment.capture is None:
+        raise WatchError(
+            f"{environment.name} captures nothing; its JSON file would have to say "
+            '"capture": {}, see docs/monitoring.md'
+        )
+    records = [
+        r for r in registry.records(model, DEPLOYMENTS) if r["environment"] == environment.name
+    ]
+    if not records:
+        return None
+    version = registry.version(model, int(records[-1]["version"]))
+    since = dt.datetime.fromisoformat(records[-1]["ended"])
+    return Sight(environment, version, since, released_spec(version), environment.capture)
+
+
+def released_spec(version: Version) -> ModelSpec:
+    """The model.yaml that a version was trained by."""
+    code = version.bundle / "code"
+    found = sorted(code.glob(f"**/{version.model}/model.yaml")) or sorted(
+        code.glob("**/model.yaml")
+    )
+    if not found:
+        raise WatchError(f"{version.model} {version.version}: no model.yaml in its bundle")
+    return parse_model(found[0].read_text("utf-8"), version.model, found[0])
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a look finds what it looks at."""
+
+    artifacts: Artifacts
+    captured: Captured
+    storage: Storage
+
+
+def look(seen: Sight, sources: Sources, now: dt.datetime, folder: Path) -> Report:
+    """Judge the window that ends now.
+
+    Args:
+        seen: what serves.
+        sources: where rows, snapshots and labels are.
+        now: aware.
+        folder: scratch, for copies.
+
+    Raises:
+        WatchError: the snapshot that the version was trained on is gone.
+    """
+    from mlops_assets.monitoring.monitor import Span, monitor
+
+    version, spec, name = seen.version, seen.judged_spec, seen.environment.name
+    digest = version.manifest.snapshot.digest
+    reference = sources.artifacts.path("snapshots", digest) / "data.parquet"
+    if not reference.is_file():
+        raise WatchError(
+            f"{version.model} version {version.version}: the snapshot {digest[:10]} that it was "
+            "trained on is no longer in the artifact store; release the model again"
+        )
+    begin = now - dt.timedelta(hours=spec.monitoring.window_hours)
+    files = sources.captured.files(version.model, name, begin, now)
+    last = None
+    if not files:
+        long_ago = dt.timedelta(days=min(seen.policy.keep_days, LABEL_DAYS))
+        earlier = sources.captured.files(version.model, name, now - long_ago, now)
+        last = earlier[-1].first if earlier else None
+    paths = sources.captured.fetch(version.model, name, files, folder / "captured")
+    raw = raw_files(sources.storage, seen.spec)
+    span = Span(
+        paths,
+        now,
+        version.version,
+        since=begin,
+        last_request=last,
+        last_data=_newest_change(raw),
+    )
+    report = monitor(
+        span, reference, spec, version.evidence, _labelled(seen, sources, now, folder), folder
+    )
+    # As it will be read back: plain numbers, whatever made them.
+    return Report.model_validate_json(report.model_dump_json())
+
+
+def raw_files(storage: Storage, spec: ModelSpec) -> list[StoredFile] | None:
+    """The files of the model's data location; None where they cannot be listed."""
+    try:
+        return storage.files(spec.data.location, f".{spec.data.format}")
+    except StorageError:
+        return None
+
+
+def _newest_change(files: Sequence[StoredFile] | None) -> dt.datetime | None:
+    moments = [f.changed for f in files or () if f.changed < float("inf")]
+    return dt.datetime.fromtimestamp(max(moments), dt.UTC) if moments else None
+
+
+def _labelled(seen: Sight, sources: Sources, now: dt.datetime, folder: Path) -> Labelled | None:
+    """Labelled rows with all that the version answered since it serves, or for a month."""
+    labels, spec = seen.spec.monitoring.labels, seen.spec
+    if labels is None or not {spec.data.target, *spec.data.key} <= seen.allowed:
+        return None
+    try:
+        files = sources.storage.files(labels.location, f".{labels.format}")
+    except StorageError:
+        return None  # none has arrived yet
+    from mlops_assets.monitoring.performance import Labelled
+
+    since = max(seen.since, now - dt.timedelta(days=LABEL_DAYS))
+    name, environment = seen.version.model, seen.environment.name
+    captured = sources.captured.files(name, environment, since, now)
+    return Labelled(
+        [_here(file, folder / "labels", number) for number, file in enumerate(files)],
+        sources.captured.fetch(name, environment, captured, folder / "captured"),
+        labels.format,
+    )
+
+
+def _here(file: StoredFile, folder: Path, number: int) -> Path:
+    """A file of this machine, copied where it is none."""
+    if file.path.protocol in ("", "file", "local"):
+        return Path(file.path.path)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{number}{Path(file.path.name).suffix}"
+    with file.path.open("rb") as source, target.open("wb") as copy:
+        shutil.copyfileobj(source, copy)
+    return target
+
+
+# -- reports
+
+
+class Reports:
+    """Documents ``monitoring/<environment>/<model>/<time>.json``; none is ever changed."""
+
+    def __init__(self, documents: Documents, model: str, environment: str) -> None:
+        self._documents = documents
+        self._folder = f"{REPORTS}/{environment}/{model}"
+
+    def add(self, report: Report) -> Report:
+        """Keep a report; the one that there is for that moment stays, and is returned."""
+        name = self._name(report.time)
+        if self._documents.create(name, report.model_dump_json(indent=1)):
+            return report
+        return self._read(name) or report
+
+    def before(self, time: dt.datetime) -> list[Report]:
+        """The last reports before a moment, oldest first."""
+        names = [n for n in self._documents.names(self._folder) if n < self._name(time)]
+        return [r for r in map(self._read, names[-SERIES:]) if r is not None]
+
+    def at(self, time: dt.datetime) -> Report | None:
+        """The report of a moment, if there is one."""
+        return self._read(self._name(time))
+
+    def _name(self, time: dt.datetime) -> str:
+        return f"{self._folder}/{time.astimezone(dt.UTC):%Y%m%dT%H%M%S%f}Z.json"
+
+    def _read(self, name: str) -> Report | None:
+        found = self._documents.read(name)
+        return None if found is None else Report.model_validate_json(found)
+
+
+def begun(report: Report, earlier: Sequence[Report], verdict: str) -> dt.datetime:
+    """When the alarm of a report was first seen, of those that go on until now."""
+    since = report.time
+    for before in reversed(earlier):
+        same = before.version == report.version
+        if not same or before.verdict(verdict).status != "alarm":
+            break
+        since = before.time
+    return since
+
+
+def asset_name(environment: str) -> str:
+    """Name of the asset that watches an environment."""
+    return f"{environment}_monitoring"
+
+
+def asset_key(model: str, environment: str) -> dg.AssetKey:
+    """Key of the asset that watches a model in an environment."""
+    return dg.AssetKey([model, asset_name(environment)])

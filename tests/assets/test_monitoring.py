@@ -1,0 +1,392 @@
+"""The asset that watches an environment; its captured files are written by the tests."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pytest
+
+from mlops_assets import retraining, revising
+from mlops_assets.definitions import build_definitions
+from mlops_assets.files import write_atomic
+from mlops_assets.sensors.run_alerts import Look
+from mlops_assets.wiring import build_resources
+from resources.captured import CAPTURED
+from resources.environment import load_profile
+from tests.conftest import RELEASE, Platform, _platform
+from tests.monitoring.windows import captured
+from tests.repository import MODEL_YAML, WORSE_TRAIN_PY, make_repository, rows
+
+WATCH = "production_monitoring"
+NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+CAPTURING = '"capture": {"keep_days": 36500CAPTURE}'
+PRODUCTION = f'{{"name": "production", "target": "local", "promotes_from": "staging", {CAPTURING}}}'
+MONITORING = "monitoring: {minimum_rows: 100, labels: {location: labels}}\n"
+
+
+def table(count: int = 200) -> pa.Table:
+    """The rows of the data, in the contract's types."""
+    return pa_csv.read_csv(
+        pa.BufferReader(rows(count).encode()),
+        convert_options=pa_csv.ConvertOptions(strings_can_be_null=True),
+    )
+
+
+class Watched:
+    """A model that serves production, as its records say; no server runs."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+        self.hours = 0
+
+    @property
+    def home(self) -> Path:
+        return self.platform.profile.home
+
+    def serves(self, number: int) -> None:
+        version = self.platform.registry.version("rent", number)
+        content = {
+            "environment": "production",
+            "version": number,
+            "digest": version.digest,
+            "previous": None,
+            "run": "r",
+            "started": "2026-02-01T00:00:00+00:00",
+            "ended": "2026-02-01T00:00:00+00:00",
+        }
+        self.platform.registry.record("rent", "deployments", content)
+
+    def capture(self, found: pa.Table, predictions: Any, version: int = 1, **more: Any) -> None:
+        """Rows of the hour before now."""
+        at = self.now - dt.timedelta(minutes=30)
+        folder = self.home / CAPTURED / "production" / "rent" / f"{at:%Y-%m-%d}"
+        path = folder / f"{at:%H%M%S}-v{version}.parquet"
+        captured(path, found, predictions, version=version, at=at, **more)
+
+    def answered(self, error: float, version: int = 1, **more: Any) -> None:
+        """All rows of the data, answered with an error; their labels arrive."""
+        data = table()
+        rents = data.column("rent").to_numpy()
+        self.capture(data.drop_columns(["rent"]), rents + error, version, **more)
+        lines = [f"{flat},{rent}" for flat, rent in zip(range(200), rents, strict=True)]
+        write_atomic(self.home / "storage/labels/new.csv", "\n".join(["flat,rent", *lines]) + "\n")
+
+    @property
+    def now(self) -> dt.datetime:
+        return NOW + dt.timedelta(hours=self.hours)
+
+    def look(self) -> bool:
+        config = {WATCH: {"now": self.now.isoformat()}}
+        return self.platform.materialize(WATCH, config=config)
+
+    @property
+    def decision(self) -> str:
+        return str(self.platform.metadata(WATCH)["decision"])
+
+    def open_requests(self) -> list[Path]:
+        return sorted((self.home / "revisions").glob("*.md"))
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        return self.platform.registry.records("rent", kind)
+
+    def reports(self) -> list[Path]:
+        return sorted((self.home / "monitoring/production/rent").glob("*.json"))
+
+    def alerts(self) -> list[Path]:
+        return sorted((self.home / "alerts/waiting").glob("*.json"))
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    """Version 1 of ``rent``, released; nothing serves yet."""
+    repository = make_repository(tmp_path / "clone")
+    repository.write("mlops_assets/models/rent/model.yaml", MODEL_YAML + MONITORING)
+    repository.write("environments/local/production.json", PRODUCTION.replace("CAPTURE", ""))
+    repository.commit()
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        platform = _platform(tmp_path, instance)
+        platform.data(rows(200))
+        platform.see()
+        assert platform.materialize(*RELEASE), platform.failures
+        yield Watched(platform)
+    platform.serving.stop()
+
+
+def test_an_environment_that_captures_is_watched(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    assert not [
+        key
+        for key in build_definitions(load_profile({}, repository.path))
+        .resolve_asset_graph()
+        .get_all_asset_keys()
+        if key.path[-1].endswith("_monitoring")
+    ]
+    repository.write("environments/local/production.json", PRODUCTION.replace("CAPTURE", ""))
+    defs = build_definitions(load_profile({}, repository.path))
+    graph = defs.resolve_asset_graph()
+    key = dg.AssetKey(["rent", WATCH])
+    assert graph.get(key).parent_keys == {dg.AssetKey(["rent", "production_endpoint"])}
+    checks = {k.name: graph.get(k).blocking for k in graph.asset_check_keys if k.asset_key == key}
+    assert checks == {"drift": False, "performance": False, "freshness": False}
+    schedule = defs.get_repository_def().get_schedule_def("monitoring_schedule")
+    assert schedule.cron_schedule == "0 * * * *"
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    (selected,) = defs.resolve_job_def("monitoring").asset_layer.executable_asset_keys
+    assert selected == key
+
+
+def test_watched_models_load_without_the_slow_packages(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    repository.write("environments/local/production.json", PRODUCTION.replace("CAPTURE", ""))
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from mlops_assets.definitions import build_definitions\n"
+        "from resources.environment import load_profile\n"
+        "defs = build_definitions(load_profile({}, Path(sys.argv[1])))\n"
+        "assert defs.resolve_job_def('monitoring')\n"
+        "slow = {'numpy', 'pyarrow', 'duckdb', 'pandas', 'scipy', 'matplotlib'}\n"
+        "assert not slow & {name.partition('.')[0] for name in sys.modules}\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(repository.path)], check=True)
+
+
+def test_where_nothing_serves_there_is_nothing_to_tell(watched: Watched) -> None:
+    assert watched.look()
+    assert not watched.platform.result.get_asset_materialization_events()
+    assert not watched.reports()
+
+
+def test_a_window_as_trained_is_no_alarm_and_its_report_is_kept_once(watched: Watched) -> None:
+    watched.serves(1)
+    watched.answered(0)
+    for _ in range(2):  # the same moment again is the same report
+        assert watched.look(), watched.platform.failures
+        checks = watched.platform.checks
+        assert (checks["drift"], checks["performance"]) == (True, True)
+    assert len(watched.reports()) == 1
+    found = watched.platform.metadata(WATCH)
+    assert (found["rows"], found["columns_moved"], found["labelled_rows"]) == (200, 0, 200)
+    assert found["live_r2"] == 1.0
+    watched.hours += 1
+    assert watched.look()
+    assert len(watched.reports()) == 2
+
+
+def test_rows_before_the_window_are_not_in_it(watched: Watched) -> None:
+    watched.serves(1)
+    watched.answered(0)
+    watched.hours += 25
+    assert watched.look()
+    assert watched.platform.metadata(WATCH)["rows"] == 0
+
+
+def test_drift_alone_warns(watched: Watched) -> None:
+    watched.serves(1)
+    data = table().drop_columns(["rent"])
+    place = data.column_names.index("area")
+    moved = data.set_column(place, "area", pa.array(data.column("area").to_numpy() * 10))
+    watched.capture(moved, data.column("area").to_numpy())
+    assert watched.look(), watched.platform.failures
+    check = watched.platform.check("drift")
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "area" in str(check.description)
+    assert "a warning" in watched.decision
+    assert "data:image/png;base64," in watched.platform.metadata(WATCH)["pictures"]
+    assert not watched.open_requests()
+    assert not watched.records("retrainings")
+
+
+def test_a_loss_that_no_new_data_explains_is_asked_for_once(watched: Watched) -> None:
+    watched.serves(1)
+    watched.answered(400)
+    for _ in range(3):
+        assert watched.look(), watched.platform.failures
+        watched.hours += 1
+    check = watched.platform.check("performance")
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert not watched.records("retrainings"), "there is nothing new to train on"
+    (request,) = watched.open_requests()
+    assert request.name == "rent-performance.md"
+    assert len(watched.records("revisions")) == 1
+    assert len(watched.alerts()) == 1
+
+
+@pytest.mark.parametrize("place", ["before", "between", "after"])
+def test_a_look_that_is_cut_short_asks_once_all_the_same(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    watched.serves(1)
+    watched.answered(400)
+    ask, opening = revising.ask, revising.opening
+
+    def cut(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if place == "before":
+            patch.setattr(revising, "ask", cut)
+        elif place == "between":  # the request is open, and nothing is on record
+            patch.setattr(type(watched.platform.registry), "record", cut)
+        else:  # on record, and nobody is told
+            patch.setattr(revising, "opening", cut)
+        assert not watched.look()
+    assert (revising.ask, revising.opening) == (ask, opening)
+    assert bool(watched.open_requests()) == (place != "before")
+    assert not watched.alerts()
+    assert watched.look(), watched.platform.failures
+    assert len(watched.open_requests()) == len(watched.records("revisions")) == 1
+    assert len(watched.reports()) == len(watched.alerts()) == 1
+
+
+def test_a_request_that_people_closed_is_not_asked_for_again(watched: Watched) -> None:
+    watched.serves(1)
+    watched.answered(400)
+    assert watched.look()
+    (request,) = watched.open_requests()
+    request.unlink()
+    watched.hours += 1
+    assert watched.look()
+    assert "closed by people" in watched.decision
+    assert not watched.open_requests()
+
+
+def test_a_loss_with_new_data_is_trained_on_first_and_once(watched: Watched) -> None:
+    watched.platform.settle()
+    watched.serves(1)
+    watched.answered(400)
+    watched.platform.data(rows(60, start=1000), "more.csv")
+    for _ in range(2):
+        assert watched.look(), watched.platform.failures
+        watched.hours += 1
+    assert len(watched.records("retrainings")) == 1
+    assert not watched.open_requests()
+    # Nobody but monitoring has told of the new file: the sensor of the data did not look.
+    made = watched.platform.tick()
+    assert "dataset" in made[0], made
+    assert watched.platform.settle() is not None
+    assert [v.version for v in watched.platform.registry.versions("rent")] == [1, 2]
+    assert watched.platform.tick() == []
+    assert watched.look()
+    assert len(watched.records("retrainings")) == 1
+
+
+def test_a_retraining_that_its_gates_refuse_leads_to_a_revision(watched: Watched) -> None:
+    watched.serves(1)
+    watched.answered(400)
+    watched.platform.data(rows(60, start=1000), "more.csv")
+    assert watched.look()
+    watched.platform.repository.train_py(WORSE_TRAIN_PY)
+    watched.platform.see()
+    watched.platform.materialize(*RELEASE)
+    watched.hours += 1
+    assert watched.look(), watched.platform.failures
+    assert "does not pass its gates" in watched.decision, watched.decision
+    (request,) = watched.open_requests()
+    assert request.name == "rent-gates.md"
+    assert "quality" in request.read_text("utf-8")
+
+
+def test_a_newer_version_closes_the_request_when_labels_show_it(watched: Watched) -> None:
+    watched.serves(1)
+    watched.answered(400)
+    assert watched.look()
+    watched.platform.data(rows(60, start=1000), "more.csv")
+    assert watched.platform.materialize(*RELEASE), watched.platform.failures
+    watched.serves(2)
+    watched.hours += 1
+    assert watched.look(), watched.platform.failures
+    assert watched.open_requests(), "nobody has judged version 2 yet"
+    watched.answered(0, version=2)
+    watched.hours += 1
+    assert watched.look(), watched.platform.failures
+    assert "is closed" in watched.decision
+    assert not watched.open_requests()
+    (closed,) = (watched.home / "revisions/closed").glob("*.md")
+    assert "Version **2**" in closed.read_text("utf-8")
+
+
+def test_the_same_alarm_is_one_alert_however_long_it_goes_on(watched: Watched) -> None:
+    watched.serves(1)
+    watched.answered(400)
+    keys: list[set[str]] = []
+    for _ in range(2):
+        assert watched.look()
+        watched.hours += 1
+        instance = watched.platform.instance
+        (record,) = instance.get_run_records(limit=1)
+        alerts = Look(instance, ["production"]).alerts(record, 0)
+        keys.append({a.key for a in alerts if "/performance/" in a.key})
+    assert len(keys[0]) == 1
+    assert keys[0] == keys[1]
+
+
+def test_an_ask_is_worked_on_once(watched: Watched) -> None:
+    watched.platform.settle()
+    version = watched.platform.registry.version("rent", 1)
+    numbers = {
+        retraining.ask(watched.platform.registry, version, "production", "f", "r")
+        for _ in range(2)
+    }  # fmt: skip
+    assert len(numbers) == 1
+    assert len(watched.platform.settle()) >= 1
+    assert watched.platform.tick() == []
+    assert build_resources(watched.platform.profile)["registry"].versions("rent")[-1].version == 1
+
+
+def test_a_column_that_is_excluded_later_is_hidden_in_older_files_too(watched: Watched) -> None:
+    watched.serves(1)
+    data = table().drop_columns(["rent"])
+    place = data.column_names.index("district")
+    planted = data.set_column(place, "district", pa.array(["Planted"] * 200))
+    watched.capture(planted, [0.0] * 200)
+    assert watched.look()
+    assert "Planted" in watched.reports()[-1].read_text("utf-8"), "the search finds it"
+    policy = ', "exclude": ["district"]'
+    watched.platform.repository.write(
+        "environments/local/production.json", PRODUCTION.replace("CAPTURE", policy)
+    )
+    watched.platform.reload()
+    watched.hours += 1
+    watched.answered(400)
+    watched.capture(planted, table().column("rent").to_numpy() + 400)
+    assert watched.look(), watched.platform.failures
+    (request,) = watched.open_requests()
+    for path in (watched.reports()[-1], request):
+        assert "Planted" not in path.read_text("utf-8")
+    assert "Planted" not in str(watched.platform.metadata(WATCH))
+
+
+def test_a_place_that_cannot_be_looked_at_is_told_in_a_sentence(watched: Watched) -> None:
+    watched.serves(1)
+    (digest,) = (watched.home / "artifacts/snapshots").iterdir()
+    shutil.rmtree(digest)
+    assert not watched.look()
+    assert "is no longer in the artifact store; release the model again" in (
+        watched.platform.failures
+    )
+
+
+def test_days_that_are_no_longer_kept_are_removed(watched: Watched) -> None:
+    watched.serves(1)
+    watched.answered(0)
+    assert watched.look()
+    days = watched.home / CAPTURED / "production" / "rent"
+    assert [day.name for day in days.iterdir()] == ["2026-03-01"]
+    watched.platform.repository.write(
+        "environments/local/production.json",
+        PRODUCTION.replace("36500CAPTURE", "0"),
+    )
+    watched.platform.reload()
+    watched.hours += 1
+    assert watched.look()
+    assert watched.platform.metadata(WATCH)["rows"] == 200, "looked at before"
+    assert not list(days.iterdir())
