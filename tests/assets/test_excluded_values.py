@@ -92,7 +92,8 @@ def test_a_planted_value_of_an_excluded_column_is_nowhere(
     assert any(name.startswith("home/alerts/") for name in shown)
 
     out, err = capfd.readouterr()
-    for value in (HIDDEN, NUMBER, "Atlantis", "31337"):
+    # The number whole: its first digits alone turn up by chance in seconds and ids.
+    for value in (HIDDEN, NUMBER, "Atlantis"):
         assert holding(story.folder, value) == set()
         assert value not in out + err + caplog.text
     assert "island" not in request.read_text("utf-8")
