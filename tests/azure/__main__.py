@@ -15,6 +15,8 @@ def main() -> int:
     """Print what is to be exported, then serve; at the end, print what was seen."""
     # A demo that is ended by its terminal or its parent cleans up all the same.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A shell that starts it in the background lets it ignore this one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     proxied = {name for name in os.environ if name.lower() in ("http_proxy", "https_proxy")}
     if proxied:
         print(f"# these are replaced: {', '.join(sorted(proxied))}", file=sys.stderr)
