@@ -63,7 +63,7 @@ def test_only_what_is_needed_is_sent_to_the_builder() -> None:
     ).stdout.splitlines()
     sent = [name for name in tracked if not ignored(name)]
     assert {name.rsplit("/", 1)[0] for name in sent} == {
-        "docker", "mlops_assets", "mlops_assets/scoring"
+        "docker", "mlops_assets", "mlops_assets/scoring", "mlops_assets/scoring/capture"
     }  # fmt: skip
     assert {f"docker/{group}.lock" for group in GROUPS} <= set(sent)
     assert ignored(".mlops/endpoints/production/rent/keys")
