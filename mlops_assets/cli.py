@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from mlops_assets import cli_experiments
+from mlops_assets.cli_arguments import require_model
 from mlops_assets.endpoints import aligned, listing, sample_request, statuses
 from mlops_assets.errors import UserError
-from mlops_assets.spec import load_model, model_folders
+from mlops_assets.spec import model_folders
 from mlops_assets.state import ready, seed
-from mlops_assets.strict import SpecError
-from resources.endpoints.azureml_documents import OnlineDocuments
-from resources.environment import Profile, load_profile, looser_limits
+from resources.environment import Profile, load_profile
 
 if TYPE_CHECKING:
     from mlops_assets.scoring.keys import Role
-    from mlops_assets.versus import Report
 
 
 class Commands(click.Group):
@@ -41,27 +40,15 @@ def main() -> None:
 def validate() -> None:
     """Check every model.yaml and every environment; print all problems, exit 1 if any."""
     profile = load_profile()
-    problems: list[str] = []
-    folders = model_folders(profile.models)
-    for folder in folders:
-        try:
-            spec = load_model(folder)
-        except SpecError as error:
-            problems.append(str(error))
-            continue
-        for environment in profile.environments:
-            place = profile.file_of(environment.name)
-            problems += [f"{place}: {line}" for line in looser_limits(environment, spec)]
-            if environment.target in ("aks", "managed"):
-                try:
-                    OnlineDocuments.of(profile, environment.name, spec.name).check()
-                except SpecError as error:
-                    problems.append(str(error))
+    from mlops_assets.doctor import wrong_documents, wrong_models
+
+    problems = [f"{found.place}: {found.cause}" for found in wrong_models(profile)]
+    problems += wrong_documents(profile)
     for problem in dict.fromkeys(problems):  # models have documents in common
         click.echo(problem, err=True)
     if problems:
         raise SystemExit(1)
-    names = ", ".join(folder.name for folder in folders)
+    names = ", ".join(folder.name for folder in model_folders(profile.models))
     click.echo(f"models: {names}; environments: {', '.join(e.name for e in profile.environments)}")
 
 
@@ -190,7 +177,7 @@ def rollback(model: str, environment: str, version: int | None) -> None:
     It stays until the next release, or until `mlops resume`.
     """
     profile = ready(load_profile())
-    _require_model(profile, model)
+    require_model(profile, model)
     from mlops_assets.steering import roll_back
 
     if not roll_back(profile, model, environment, version):
@@ -204,7 +191,7 @@ def rollback(model: str, environment: str, version: int | None) -> None:
 def resume(model: str, environment: str) -> None:
     """Let an environment follow the releases again after a rollback."""
     profile = ready(load_profile())
-    _require_model(profile, model)
+    require_model(profile, model)
     from mlops_assets import steering
 
     steering.resume(profile, model, environment)
@@ -227,7 +214,7 @@ def sign(model: str, version: int, key: Path) -> None:
     from mlops_assets.wiring import build_resources
 
     profile = load_profile()
-    _require_model(profile, model)
+    require_model(profile, model)
     registry = build_resources(profile)["registry"]
     found = registry.version(model, version)
     wrong = found.mismatched()
@@ -244,104 +231,6 @@ def sign(model: str, version: int, key: Path) -> None:
 
 
 @main.command()
-@click.argument("models", nargs=-1, metavar="MODEL...")
-@click.option("--changed-since", metavar="COMMIT", help="Every model whose files differ from it.")
-@click.option("--sample-data", is_flag=True, help="Put samples/data into an empty storage first.")
-@click.option("--branch", help="Made and checked out where that loses nothing; yours by default.")
-@click.option("--keep", is_flag=True, help="Keep it, for `mlops compare` and `mlops preview`.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-@click.option("--markdown", type=click.Path(path_type=Path), help="Also into this file.")
-def experiment(
-    models: tuple[str, ...],
-    changed_since: str | None,
-    sample_data: bool,
-    branch: str | None,
-    keep: bool,
-    as_json: bool,
-    markdown: Path | None,
-) -> None:
-    """Train your branch on the newest data and compare it with production; registers nothing.
-
-    Uncommitted changes of the work tree are tried too, and stay as they are.
-    """
-    profile = ready(load_profile())
-    for model in models:
-        _require_model(profile, model)
-    from mlops_assets import experiment as trial
-
-    if changed_since:
-        models = (*models, *trial.changed_models(profile, changed_since))
-    elif not models:
-        raise click.UsageError("name a model, or give --changed-since")
-    if sample_data:
-        seed(profile)
-    reports = [trial.experiment(profile, model, branch, keep) for model in models]
-    _print_reports(reports, as_json, markdown)
-
-
-@main.command()
-@click.argument("number", type=int)
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-def comment(number: int, file: Path) -> None:
-    """Post a Markdown file to a pull request of the tracker; its comment is changed, not repeated.
-
-    NUMBER is that of the pull request; the tracker is MLOPS_TRACKER's, on GitHub.
-    """
-    from resources.tracker import build_tracker
-    from resources.trackers.github import GitHubTracker
-
-    profile = load_profile()
-    tracker = build_tracker(profile.tracker, profile.home)
-    if not isinstance(tracker, GitHubTracker):
-        raise click.ClickException(
-            "comments go to GitHub: set MLOPS_TRACKER=github:OWNER/REPOSITORY"
-        )
-    text = file.read_text("utf-8")
-    click.echo(tracker.comment(number, text, "mlops-experiment"))
-
-
-@main.command()
-@click.argument("model")
-@click.argument("first")
-@click.argument("second")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-def compare(model: str, first: str, second: str, as_json: bool) -> None:
-    """Compare two versions on the same rows; each is a number or the name of a branch."""
-    profile = ready(load_profile())
-    _require_model(profile, model)
-    from mlops_assets import experiment as trial
-
-    _print_reports([trial.compare(profile, model, first, second)], as_json, None)
-
-
-@main.command()
-@click.argument("model")
-@click.argument("branch", required=False)
-@click.option("--hours", type=click.FloatRange(0, min_open=True), help="Until it ends by itself.")
-@click.option("--end", is_flag=True, help="End it now.")
-def preview(model: str, branch: str | None, hours: float | None, end: bool) -> None:
-    """Serve a branch's newest experiment for a while; without BRANCH print what is served so.
-
-    Make one with `mlops experiment MODEL --branch BRANCH --keep`.
-    """
-    profile = ready(load_profile())
-    _require_model(profile, model)
-    from mlops_assets import preview as previews
-
-    if branch is None:
-        found = [shown for shown in previews.previews(profile) if shown.model == model]
-        click.echo(aligned(previews.COLUMNS, [p.cells() for p in found]) if found else "none")
-    elif end:
-        ended = previews.end(profile, model, branch)
-        click.echo(f"{model} of {branch}: {'ended' if ended else 'was not served'}")
-    else:
-        shown = previews.serve(
-            profile, model, branch, hours, lambda line: click.echo(line, err=True)
-        )
-        click.echo(aligned(previews.COLUMNS, [shown.cells()]))
-
-
-@main.command()
 @click.argument("model")
 @click.argument("environment")
 @click.option(
@@ -350,7 +239,7 @@ def preview(model: str, branch: str | None, hours: float | None, end: bool) -> N
 def monitor(model: str, environment: str, now: str | None) -> None:
     """Look at captured requests and labels; print the verdicts, exit 2 if one is an alarm."""
     profile = ready(load_profile())
-    _require_model(profile, model)
+    require_model(profile, model)
     from mlops_assets.steering import watch
 
     found = watch(profile, model, environment, _time(now, "--now").isoformat() if now else None)
@@ -394,7 +283,7 @@ def history(model: str, at: str | None, as_json: bool) -> None:
     from mlops_assets.wiring import build_resources
 
     profile = load_profile()
-    _require_model(profile, model)
+    require_model(profile, model)
     registry = build_resources(profile)["registry"]
     found = past.history(registry, model, _time(at) if at else None)
     if as_json:
@@ -415,7 +304,7 @@ def package(model: str, version: int | None, target: str) -> None:
     By default that of the version packaged last.
     """
     profile = load_profile()
-    _require_model(profile, model)
+    require_model(profile, model)
     from mlops_assets.packaging.store import hand_out
     from mlops_assets.wiring import build_resources
 
@@ -472,16 +361,6 @@ def convert(files: tuple[Path, ...], folder: Path) -> None:
     click.echo("\n".join(f"wrote {path}" for path in written))
 
 
-def _print_reports(reports: list["Report"], as_json: bool, markdown: Path | None) -> None:
-    text = "\n".join(report.markdown() for report in reports) or "No model differs.\n"
-    if markdown:
-        markdown.write_text(text, encoding="utf-8")
-    if as_json:
-        click.echo(json.dumps([report.as_dict() for report in reports], indent=2))
-    else:
-        click.echo(text)
-
-
 def _print_endpoints(profile: Profile) -> None:
     for line in listing(profile):
         click.echo(line)
@@ -497,19 +376,13 @@ def _decide(
     expires: str | None,
 ) -> None:
     profile = ready(load_profile())
-    _require_model(profile, model)
+    require_model(profile, model)
     from mlops_assets.steering import decide_on
 
     said = decide_on(
         profile, model, environment, version, decision, by=by, reason=reason, expires=expires
     )
     click.echo(said)
-
-
-def _require_model(profile: Profile, model: str) -> None:
-    known = [folder.name for folder in model_folders(profile.models)]
-    if model not in known:
-        raise click.BadParameter(f"no model '{model}'; there are: {', '.join(known)}")
 
 
 def _time(text: str, option: str = "--at") -> dt.datetime:
@@ -520,6 +393,9 @@ def _time(text: str, option: str = "--at") -> dt.datetime:
             f"'{text}' is no time; give one such as 2026-03-31T18:00", param_hint=option
         ) from None
 
+
+for command in cli_experiments.COMMANDS:
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

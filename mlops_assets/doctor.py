@@ -6,8 +6,9 @@ from mlops_assets.endpoints import aligned
 from mlops_assets.spec import load_model, model_folders
 from mlops_assets.strict import SpecError
 from resources import machine
-from resources.environment import Profile, looser_limits
+from resources.environment import Profile
 from resources.findings import Finding
+from resources.limits import looser_limits
 
 COLUMNS = ("", "where", "what", "how to mend it")
 
@@ -22,7 +23,7 @@ def examine(profile: Profile, environment: str | None = None) -> list[Finding]:
     environments = (
         profile.environments if environment is None else (profile.environment(environment),)
     )
-    found = [*machine.look(profile), *_models(profile)]
+    found = [*machine.look(profile), *wrong_models(profile)]
     if profile.azure is not None:
         from resources.azure.clients import AzureClients
         from resources.azure.preflight import EVERYTHING, Ground, preflight
@@ -33,7 +34,8 @@ def examine(profile: Profile, environment: str | None = None) -> list[Finding]:
     return found
 
 
-def _models(profile: Profile) -> Iterator[Finding]:
+def wrong_models(profile: Profile) -> Iterator[Finding]:
+    """What is wrong with each model.yaml, and with what environments ask of it."""
     for folder in model_folders(profile.models):
         try:
             spec = load_model(folder)
@@ -44,6 +46,19 @@ def _models(profile: Profile) -> Iterator[Finding]:
         for environment in profile.environments:
             for problem in looser_limits(environment, spec):
                 yield Finding("error", str(profile.file_of(environment.name)), problem)
+
+
+def wrong_documents(profile: Profile) -> Iterator[str]:
+    """What is wrong with the documents of online endpoints; models may have them in common."""
+    from resources.endpoints.azureml_documents import OnlineDocuments
+
+    for environment in profile.environments:
+        if environment.target in ("aks", "managed"):
+            for folder in model_folders(profile.models):
+                try:
+                    OnlineDocuments.of(profile, environment.name, folder.name).check()
+                except SpecError as error:
+                    yield str(error)
 
 
 def table(found: list[Finding]) -> str:

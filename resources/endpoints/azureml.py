@@ -29,6 +29,7 @@ from resources.endpoints.base import (
     Request,
     Target,
 )
+from resources.endpoints.entries import most_traffic
 from resources.environment import Environment, Profile
 
 if TYPE_CHECKING:
@@ -103,8 +104,7 @@ class OnlineEndpoints(Endpoints[Environment]):
         with endpoint_errors(f"endpoint {name}"):
             listed = list(self._clients.workspace.online_deployments.list(name))
         ours, _ = deployments_of(documents, found.traffic, listed)
-        live = [deployment for deployment in ours.values() if deployment.traffic > 0]
-        return max(live, key=lambda deployment: deployment.traffic, default=None)
+        return most_traffic(ours)
 
     def ask(self, model: str, environment: str, request: Request) -> Answer:
         """Ask whatever serves; see the base class."""

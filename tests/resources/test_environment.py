@@ -12,10 +12,10 @@ from resources.environment import (
     UnknownEnvironmentError,
     checkout,
     load_profile,
-    looser_limits,
     public_key,
     schema,
 )
+from resources.limits import looser_limits
 from tests.repository import MODEL_YAML
 
 
