@@ -31,13 +31,14 @@ class Decoder:
 
     def __init__(self, schema: Schema) -> None:
         self._names = list(schema.names)
-        self._decoder = self._keyed = None
+        self._decoder = self._many = self._keyed = None
         # A time has too many spellings to be taken without a closer look.
         if all(feature.type in _TYPES for feature in schema.features):
-            self._decoder = _Decoder(_body_type(schema))
+            body = _body_type(schema)
+            self._decoder, self._many = _Decoder(body), _Decoder(list[body])
             # A parser of its own: who sends no keys pays nothing for them.
             if schema.keys and all(feature.type in _TYPES for feature in schema.keys):
-                self._keyed = _Decoder(_keyed_type(schema))
+                self._keyed = _Decoder(list[_keyed_type(schema)])
 
     def rows(self, body: bytes) -> Rows | None:
         """The rows of a body, each a sequence of values in training order.
@@ -45,47 +46,71 @@ class Decoder:
         Returns:
             None for whatever is not plainly right: wrong, or merely unusual.
         """
-        rows = self._plain(body, self._decoder)
+        rows = self._plain(body)
         if rows is not None or self._keyed is None:
             return rows
         count = len(self._names)
-        keyed = self._with_keys(body, self._keyed)
-        return None if keyed is None else [row[:count] for row in keyed]
+        keyed = self._with_keys(b"[%b]" % body)
+        return None if keyed is None else [row[:count] for row in keyed[0]]
 
-    def whole_rows(self, body: bytes) -> Rows | None:
-        """As ``rows``; where the body has keys, each row goes on with all of the schema's."""
-        rows = self._plain(body, self._decoder)
-        if rows is not None or self._keyed is None:
-            return rows
-        return self._with_keys(body, self._keyed)
+    def whole_rows(self, bodies: Sequence[bytes]) -> tuple[Rows, list[int]] | None:
+        """The rows of many bodies, parsed in one piece.
 
-    def _with_keys(self, body: bytes, decoder: _Decoder) -> Rows | None:
+        Args:
+            bodies: each one JSON value, as it is for whoever was answered.
+
+        Returns:
+            The rows of all, those with keys going on with all of the schema's; and how many each
+            body has. None where one of them is not plainly right, or others have keys.
+        """
+        text = b"[%b]" % b",".join(bodies)
+        found = self._together(text)
+        return self._with_keys(text) if found is None else found
+
+    def _together(self, text: bytes) -> tuple[Rows, list[int]] | None:
+        found = _parse(self._many, text)
+        if found is None:
+            return None
+        entries: list[Any] = []
+        counts, colons = [], 0
+        for one in found:
+            rows, around = self._entries(one)
+            if not rows:
+                return None
+            entries += rows
+            counts.append(len(rows))
+            colons += around
+        rows = self._tuples(entries, colons, text.count(b":"))
+        return None if rows is None else (rows, counts)
+
+    def _with_keys(self, text: bytes) -> tuple[Rows, list[int]] | None:
         """The rows of records with keys; a key that a record lacks is None."""
-        try:
-            found = decoder.decode(body)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        found = _parse(self._keyed, text)
+        if found is None:
             return None
-        given = [value for value in msgspec.structs.astuple(found) if value is not None]
-        if len(given) != 1:
-            return None
-        entries = [*map(msgspec.structs.astuple, given[0])]
+        rows: list[Any] = []
+        counts, colons = [], len(found)
         count = len(self._names)
-        keys = [[None if v is msgspec.UNSET else v for v in entry[count:]] for entry in entries]
-        colons = 1 + sum(len(entry) - entry.count(msgspec.UNSET) for entry in entries)
-        if not entries or body.count(b":") != colons:
-            return None
-        return [(*e[:count], *k) for e, k in zip(entries, keys, strict=True)]
+        for one in found:
+            given = [value for value in msgspec.structs.astuple(one) if value is not None]
+            if len(given) != 1 or not given[0]:
+                return None
+            entries = [*map(msgspec.structs.astuple, given[0])]
+            colons += sum(len(entry) - entry.count(msgspec.UNSET) for entry in entries)
+            counts.append(len(entries))
+            keys = [[None if v is msgspec.UNSET else v for v in entry[count:]] for entry in entries]
+            rows += [(*e[:count], *k) for e, k in zip(entries, keys, strict=True)]
+        return (rows, counts) if text.count(b":") == colons else None
 
-    def _plain(self, body: bytes, decoder: _Decoder | None) -> Rows | None:
-        if decoder is None:
-            return None
-        try:
-            found = decoder.decode(body)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    def _plain(self, body: bytes) -> Rows | None:
+        found = _parse(self._decoder, body)
+        if found is None:
             return None
         entries, colons = self._entries(found)
-        if not entries:
-            return None
+        return self._tuples(entries, colons, body.count(b":")) if entries else None
+
+    def _tuples(self, entries: list[Any], colons: int, given: int) -> Rows | None:
+        """The rows as tuples, if what was parsed accounts for all colons that were given."""
         if type(entries[0]) is not tuple:
             colons += len(entries) * len(self._names)
             try:
@@ -93,7 +118,7 @@ class Decoder:
             except TypeError:  # a list among the objects
                 return None
         # A key that is written twice, of which the parser took the last, is a colon too many.
-        return entries if body.count(b":") == colons else None
+        return entries if given == colons else None
 
     def _entries(self, found: Any) -> tuple[Any, int]:
         """The list of rows, and how many colons stand around it."""
@@ -111,6 +136,15 @@ class Decoder:
         if value.index is None:
             return value.data, 3
         return (value.data, 4) if len(value.index) == len(value.data) else (None, 0)
+
+
+def _parse(decoder: _Decoder | None, text: bytes) -> Any:
+    if decoder is None:
+        return None
+    try:
+        return decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
 
 
 def _body_type(schema: Schema) -> Any:

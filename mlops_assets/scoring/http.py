@@ -16,6 +16,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
+#: Where requests are scored: the first is the whole path, the other its end.
+SCORE, INFER = "/score", "/infer"
 MAXIMUM_BODY = 8 * 2**20
 #: Bytes of all bodies that are being received at one moment.
 MAXIMUM_RECEIVED = 256 * 2**20

@@ -18,13 +18,15 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from time import perf_counter
 from typing import Any
 
-from mlops_assets.scoring.capture.sender import NO_SOURCE, Sender
+from mlops_assets.scoring.capture.sender import Sender
+from mlops_assets.scoring.capture.wire import NO_SOURCE
 from mlops_assets.scoring.deployments import Deployment, Deployments, Serving
 from mlops_assets.scoring.errors import RequestError
 from mlops_assets.scoring.http import (
     AUTHORIZATION,
     LENGTH,
     ORIGIN,
+    SCORE,
     Cors,
     GoneError,
     Head,
@@ -55,7 +57,6 @@ REQUEST_IDS = frozenset(
     (b"x-request-id", b"x-ms-request-id", b"x-ms-client-request-id", b"traceid")
 )
 MAXIMUM_ID = 100
-SCORE, INFER = "/score", "/infer"
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 Methods = tuple[str, ...]
 Handler = Callable[[Request], Awaitable[Reply]]
@@ -204,21 +205,10 @@ class Application:
         if reply.responder is not None:
             reply.responder.tally.record(reply.status, seconds)
         if self._capture is not None:
-            self._capture_one(self._capture, request, reply, seconds)
+            self._capture.take(request, reply, seconds)
         if self._access_log:
             self._log(request, reply, seconds)
         return headers
-
-    def _capture_one(self, capture: Sender, request: Request, reply: Reply, seconds: float) -> None:
-        """Keep what was scored; of what was refused or failed keep that alone."""
-        status, answer, _, responder, body = reply
-        if body is None:
-            if status < 400 or not (request.path == SCORE or request.path.endswith(INFER)):
-                return
-            body = answer = b""
-        identity = request.ids[0][1] if request.ids else b""
-        source = NO_SOURCE if responder is None else responder.source
-        capture.take(identity, source, status, seconds, body, answer)
 
     async def _route(self, request: Request) -> Reply:
         _check_ids(request)

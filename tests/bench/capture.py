@@ -83,7 +83,7 @@ def _show_kept(on: Measured, captured: Path) -> None:
 def _options() -> argparse.Namespace:
     parser = arguments("python -m tests.bench.capture")
     parser.add_argument("--rotate-seconds", type=float, default=5.0)
-    parser.set_defaults(models=["diabetes"], rows=[1], connections=[8], rounds=6, seconds=4)
+    parser.set_defaults(models=["diabetes"], rows=[1], connections=[8, 64], rounds=15, seconds=2)
     return parser.parse_args()
 
 

@@ -36,14 +36,18 @@ def test_the_quick_way_and_the_careful_one_agree(body: dict[str, Any]) -> None:
     data = json.dumps(body).encode()
     table = parse(data, SCHEMA)
     assert table.columns == {"a": [1.5] * table.rows, "b": [2] * table.rows}
-    rows, whole = Decoder(SCHEMA).rows(data), Decoder(SCHEMA).whole_rows(data)
+    rows, found = Decoder(SCHEMA).rows(data), Decoder(SCHEMA).whole_rows([data, data])
     if rows is None:
-        assert whole is None
+        assert found is None
         return
+    assert found is not None
+    whole, counts = found
+    assert counts == [table.rows] * 2
+    assert whole[: table.rows] == whole[table.rows :]
     assert rows == [(1.5, 2)] * table.rows
     missing = [None] * table.rows
     keys = [table.keys.get(key.name, missing) for key in KEYS]
-    assert [row[2:] for row in whole or ()] == [*zip(*keys, strict=True)]
+    assert [row[2:] for row in whole[: table.rows]] == [*zip(*keys, strict=True)]
 
 
 def test_records_with_keys_go_the_quick_way() -> None:

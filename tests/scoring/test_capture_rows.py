@@ -8,9 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mlops_assets.scoring.capture.rows import Request, RowBuffer, UndecodableError
 from mlops_assets.scoring.capture.settings import CaptureSettings
+from mlops_assets.scoring.capture.wire import Record
 from mlops_assets.scoring.deployments import Deployment
 from mlops_assets.scoring.errors import RequestError
 from mlops_assets.scoring.generation import Entry
@@ -54,6 +56,37 @@ def test_rows_are_those_that_were_scored(responder: Responder, odd: Odd) -> None
     assert {name: found[name] for name in schema.names} == scored.columns
     assert found["mlops_prediction"] == prediction.values
     assert found["mlops_row"] == [*range(scored.rows)]
+
+
+@given(st.lists(st.tuples(requests(), st.booleans()), min_size=1, max_size=40))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_many_requests_are_read_as_each_of_them(
+    responder: Responder, asked: list[tuple[Odd, bool]]
+) -> None:
+    """Plain requests among odd ones, refused ones, and answers that do not fit."""
+    records: list[Record] = []
+    for number, (odd, spoilt) in enumerate(asked):
+        body, answer = odd.body, b""
+        try:
+            answer, _ = (responder.work if odd.path == SCORE else responder.infer)(body)
+        except RequestError:
+            body = b""
+        if spoilt and body:
+            answer = b'{"predictions": [1, 2]}'
+        at, status = 1_500_000_000 + 1000 * number, 200 if body else 400
+        records.append((at, b"%d" % number, 0, status, 0.25, body, answer))
+    schema = responder.deployment.predictor.schema
+    one, many = RowBuffer(schema, CaptureSettings("")), RowBuffer(schema, CaptureSettings(""))
+    wrong = []
+    for at, identity, _, status, seconds, body, answer in records:
+        try:
+            request = Request(at / 1e9, identity.decode(), "v1", 1, status, seconds)
+            one.add(request, body, answer)
+        except UndecodableError as error:
+            wrong.append(str(error))
+    assert many.extend(("v1", 1), records) == wrong
+    assert many.requests == one.requests
+    assert many.batch().equals(one.batch())
 
 
 def test_a_row_without_values_and_what_does_not_fit(responder: Responder) -> None:

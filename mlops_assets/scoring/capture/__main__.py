@@ -20,13 +20,12 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 
 from mlops_assets.files import to_json, write_atomic
 from mlops_assets.scoring import processes
-from mlops_assets.scoring.capture.sender import LENGTH, short_path
 from mlops_assets.scoring.capture.settings import PROCESS, SOCKET
+from mlops_assets.scoring.capture.wire import BrokenError, cut, short_path
 from mlops_assets.scoring.capture.writer import Writer
 from mlops_assets.scoring.logs import log_to_stderr
 from mlops_assets.scoring.metrics import Metrics
@@ -34,15 +33,17 @@ from mlops_assets.scoring.supervisor import read_settings
 
 #: Seconds between two looks at what is to be appended; what is lost by a kill is not older.
 FLUSH_SECONDS = 0.25
+#: Seconds after each read in which more gathers: many requests in one piece cost less, here and in
+#: the workers, which need not wake who is not waiting.
+GATHER_SECONDS = 0.02
 #: Between two looks of the workers at what is counted here.
 COUNT_SECONDS = 1.0
-#: Bytes read at a time, and at most of one block.
-READ_BYTES, MAXIMUM_BLOCK = 2**18, 64 * 2**20
+#: Bytes read at a time.
+READ_BYTES = 2**18
 #: Seconds for workers that are about to end to hand on what they have.
 GRACE_SECONDS = 6.0
 NICE = 10
 logger = logging.getLogger("capture")
-_decode = msgspec.msgpack.Decoder(tuple[list[Any], list[Any]]).decode
 
 
 class Receiver:
@@ -63,6 +64,8 @@ class Receiver:
         self._selector.register(self._listening, selectors.EVENT_READ, None)
         self._selector.register(alive, selectors.EVENT_READ, None)
         self._connections = 0
+        # Kept: a new one each time is a memory of its own, which the kernel clears first.
+        self._read = memoryview(bytearray(READ_BYTES))
         self.ending = False
 
     def wait(self, seconds: float) -> None:
@@ -90,33 +93,21 @@ class Receiver:
     def _receive(self, key: selectors.SelectorKey) -> None:
         connection: Any = key.fileobj
         try:
-            data = connection.recv(READ_BYTES)
+            read = connection.recv_into(self._read)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        # Half a block of a worker that was killed is lost with it.
-        if not data or not self._blocks(key.data, data):
+            read = 0
+        received: bytearray = key.data
+        received += self._read[:read]
+        try:
+            self.writer.take(*cut(received))
+        except BrokenError:
+            read = 0
+        if not read:  # half a block of a worker that was killed is lost with it
             self._selector.unregister(connection)
             connection.close()
             self._connections -= 1
-
-    def _blocks(self, received: bytearray, data: bytes) -> bool:
-        """Take the whole blocks; False where it cannot go on."""
-        received += data
-        while len(received) >= LENGTH.size:
-            end = LENGTH.size + LENGTH.unpack_from(received)[0]
-            if end > MAXIMUM_BLOCK:
-                return False
-            if len(received) < end:
-                break
-            try:
-                sources, records = _decode(memoryview(received)[LENGTH.size : end])
-            except msgspec.MsgspecError:
-                return False
-            del received[:end]
-            self.writer.take(sources, records)
-        return True
 
 
 def _listen(folder: Path) -> socket.socket:
@@ -148,6 +139,7 @@ def run(folder: Path, alive: int) -> None:
         signal.signal(number, end)
     while not receiver.ending:
         receiver.wait(FLUSH_SECONDS)
+        time.sleep(GATHER_SECONDS)
         now = time.monotonic()
         if now - flushed >= FLUSH_SECONDS:
             receiver.writer.flush()

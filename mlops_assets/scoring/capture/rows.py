@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
 
 from mlops_assets.scoring.capture.settings import PREDICTION, CaptureSettings
+from mlops_assets.scoring.capture.wire import Record
 from mlops_assets.scoring.decoder import Decoder, Rows
 from mlops_assets.scoring.inference_protocol import table as from_tensors
 from mlops_assets.scoring.payload import parse, parse_json
 from mlops_assets.scoring.schema import Schema
 from mlops_assets.scoring.table import Table
 
+#: Of so few requests each is read for itself where they cannot be read in one piece.
+_FEW = 8
+#: So many rows become arrays while the processor's cache has their values.
+_PACKED = 512
 #: Columns that every row has.
 META = (
     ("mlops_time", pa.timestamp("us", tz="UTC")),
@@ -75,27 +81,25 @@ class RowBuffer:
         self._input = schema
         names = (*schema.names, *schema.key_names)
         kept = settings.kept(schema)
-        #: Where each kept column stands in a row.
-        self._places = [names.index(feature.name) for feature in kept]
-        self._predicted = settings.keeps_prediction(schema)
+        predicted = settings.keeps_prediction(schema)
         fields: list[Any] = [*META]
         kind = pa.float64() if schema.task == "regression" else pa.string()
-        fields += [(PREDICTION, kind)] if self._predicted else []
+        fields += [(PREDICTION, kind)] if predicted else []
         fields += [(feature.name, _TYPES[feature.type]) for feature in kept]
         self.schema = pa.schema(fields)
+        count = len(META)
+        #: Where each column of a batch stands among those that wait.
+        self._places = [*range(count), *([count] if predicted else [])]
+        self._places += [count + 1 + names.index(feature.name) for feature in kept]
         self._texts = schema.task != "regression"
         self._decoder = Decoder(schema)
         self._answer = msgspec.json.Decoder(_Answer)
-        self._missing = (None,) * len(schema.keys)
-        self._nothing: tuple[Any, ...] = (None,) * len(names)
-        self._wide = len(names)
-        self._meta: list[tuple[Any, ...]] = []
-        self._rows: list[Sequence[Any]] = []
-        #: Requests whose rows wait here.
-        self.requests = 0
+        self._answers = msgspec.json.Decoder(list[_Answer])
+        self._nothing = (None,) * len(names)
+        self.clear()
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._columns[0]) + sum(batch.num_rows for batch in self._packed)
 
     def add(self, request: Request, body: bytes, answer: bytes) -> None:
         """Take a request; one without a body is a row without values.
@@ -103,35 +107,113 @@ class RowBuffer:
         Raises:
             UndecodableError: the body or the answer is none; nothing was taken.
         """
-        at = round(request.at * 1e6)
-        head, tail = (at, request.identity), request[2:]
-        if not body:
-            self._meta.append((*head, None, *tail, None))
-            self._rows.append(self._nothing)
-        else:
-            rows, predictions = self._decoded(body, answer)
-            self._rows += rows
-            self._meta += [
-                (*head, number, *tail, prediction) for number, prediction in enumerate(predictions)
-            ]
+        at, identity, *served, status, seconds = request
+        rows, predictions = self._decoded(body, answer) if body else ([self._nothing], [None])
+        count = len(predictions)
+        meta = [[value] * count for value in (round(at * 1e6), identity, *served, status, seconds)]
+        self._append(meta, [*range(count)] if body else [None], rows, predictions)
         self.requests += 1
 
+    def extend(self, served: tuple[str | None, int | None], records: Sequence[Record]) -> list[str]:
+        """Take many requests of one deployment, by and large at the price of parsing them.
+
+        Args:
+            served: the deployment's name and version.
+            records: as workers hand them on; of their sources nothing is asked.
+
+        Returns:
+            Why requests cannot be read, one text for each of them; they were not taken.
+        """
+        if not records:
+            return []
+        columns = [*zip(*records, strict=True)]
+        bodies, answers = columns[5:]
+        found = self._decoded_together(bodies, answers) if all(bodies) else None
+        if found is not None:
+            self._extend(served, columns, *found)
+            return []
+        if len(bodies) > _FEW:
+            # What is unusual in one of them is not the price of all.
+            middle = len(bodies) // 2
+            halves = (records[:middle], records[middle:])
+            return [text for half in halves for text in self.extend(served, half)]
+        wrong: list[str] = []
+        for at, identity, _, status, seconds, body, answer in records:
+            request = Request(at / 1e9, identity.decode("latin-1"), *served, status, seconds)
+            try:
+                self.add(request, body, answer)
+            except UndecodableError as error:
+                wrong.append(str(error))
+        return wrong
+
     def batch(self) -> pa.RecordBatch:
-        """The rows as a batch; they no longer wait here."""
-        meta, rows = [*zip(*self._meta, strict=True)], [*zip(*self._rows, strict=True)]
-        columns = [*meta[:-1], *([meta[-1]] if self._predicted else [])]
-        columns += [rows[place] for place in self._places]
+        """The rows as a batch; they no longer wait here.
+
+        Raises:
+            Exception: Arrow cannot hold a value; all rows are still here.
+        """
+        self._pack()
+        packed = self._packed
         self.clear()
-        arrays = [
-            pa.array(values, field.type) for values, field in zip(columns, self.schema, strict=True)
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        return packed[0] if len(packed) == 1 else pa.concat_batches(packed)
 
     def clear(self) -> None:
         """Forget the rows."""
-        self._meta, self._rows, self.requests = [], [], 0
+        self._packed: list[pa.RecordBatch] = []
+        self._columns = self._no_columns()
+        #: Requests whose rows wait here.
+        self.requests = 0
 
-    def _decoded(self, body: bytes, answer: bytes) -> tuple[Rows, list[Any]]:
+    def _no_columns(self) -> list[list[Any]]:
+        """Those of META, the prediction, features and keys."""
+        return [[] for _ in range(len(META) + 1 + len(self._nothing))]
+
+    def _pack(self) -> None:
+        arrays = [
+            pa.array(self._columns[place], field.type)
+            for place, field in zip(self._places, self.schema, strict=True)
+        ]
+        self._packed.append(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
+        self._columns = self._no_columns()
+
+    def _extend(
+        self,
+        served: tuple[str | None, int | None],
+        columns: Sequence[Sequence[Any]],
+        counts: Sequence[int],
+        rows: Rows,
+        predictions: Sequence[Any],
+    ) -> None:
+        requests = len(counts)
+        at, identities, _, statuses, seconds = columns[:5]
+        names, versions = (((one,) * requests) for one in served)
+        identities = [identity.decode("latin-1") for identity in identities]
+        at = [nanoseconds // 1000 for nanoseconds in at]
+        meta: list[Sequence[Any]] = [at, identities, names, versions, statuses, seconds]
+        numbers: Sequence[int] = (0,) * requests
+        if len(predictions) != requests:
+            meta = [[v for v, n in zip(one, counts, strict=True) for _ in range(n)] for one in meta]
+            numbers = [number for count in counts for number in range(count)]
+        self._append(meta, numbers, rows, predictions)
+        self.requests += requests
+        if len(self._columns[0]) >= _PACKED:
+            self._pack()
+
+    def _append(
+        self,
+        meta: Sequence[Sequence[Any]],
+        numbers: Sequence[int | None],
+        rows: Rows,
+        predictions: Sequence[Any],
+    ) -> None:
+        """Take rows with what is known of the request of each."""
+        columns = [*meta[:2], numbers, *meta[2:], predictions, *zip(*rows, strict=True)]
+        nothing = (None,) * len(numbers)  # keys that nobody sent
+        columns += [nothing] * (len(self._columns) - len(columns))
+        for waiting, values in zip(self._columns, columns, strict=True):
+            waiting += values
+
+    def _decoded(self, body: bytes, answer: bytes) -> tuple[Rows, Sequence[Any]]:
         try:
             found = self._answer.decode(answer)
             predictions = _predictions(found)
@@ -140,15 +222,33 @@ class RowBuffer:
             raise UndecodableError(type(error).__name__) from None
         if len(rows) != len(predictions):
             raise UndecodableError("another number of rows than of answers")
-        if self._texts:
-            predictions = [v if type(v) is str or v is None else json.dumps(v) for v in predictions]
-        if len(rows[0]) < self._wide:
-            rows = [(*row, *self._missing) for row in rows]
-        return rows, predictions
+        return rows, self._labelled(predictions)
+
+    def _decoded_together(
+        self, bodies: Sequence[bytes], answers: Sequence[bytes]
+    ) -> tuple[list[int], Rows, Sequence[Any]] | None:
+        """Number of rows of each request, the rows, the predictions; None if one is unusual."""
+        decoded = self._decoder.whole_rows(bodies)
+        if decoded is None:
+            return None
+        rows, counts = decoded
+        try:
+            found = self._answers.decode(b"[%b]" % b",".join(answers))
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return None
+        each = [one.predictions for one in found if one.predictions is not None]
+        if [*map(len, each)] != counts:
+            return None
+        return counts, rows, self._labelled([*chain.from_iterable(each)])
+
+    def _labelled(self, predictions: Sequence[Any]) -> Sequence[Any]:
+        if not self._texts:
+            return predictions
+        return [v if type(v) is str or v is None else json.dumps(v) for v in predictions]
 
     def _found(self, body: bytes) -> Rows:
-        rows = self._decoder.whole_rows(body)
-        return self._from_table(parse(body, self._input)) if rows is None else rows
+        found = self._decoder.whole_rows([body])
+        return self._from_table(parse(body, self._input)) if found is None else found[0]
 
     def _from_tensors(self, body: bytes) -> Rows:
         return self._from_table(from_tensors(parse_json(body)["inputs"], self._input))

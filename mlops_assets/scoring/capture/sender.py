@@ -1,45 +1,36 @@
-"""The worker's side: what was answered goes into a list, and from there into a socket.
+"""The worker's side: what was answered goes into a buffer, and from there into a socket.
 
-A request costs one entry of the list. What the list holds goes on in one piece twenty times a
-second, as far as the socket takes it; what piles up beyond a bound is dropped and counted. Nothing
-here waits, and nothing fails a request.
+Requests are encoded one by one: what is not held on to leaves its memory to the next request, which
+finds it in the processor's cache. They go on in small pieces, as far as the socket takes them; what
+piles up beyond a bound is dropped and counted. Nothing here waits, and nothing fails a request.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
-
-from mlops_assets.scoring.capture.settings import SOCKET
+from mlops_assets.scoring.capture.wire import NO_SOURCE, block, short_path, write
+from mlops_assets.scoring.http import INFER, SCORE, Reply, Request
 
 if TYPE_CHECKING:
     from mlops_assets.scoring.deployments import Deployment
 
-#: Seconds between an answer and its way to the capture process.
-SEND_SECONDS = 0.05
+#: Seconds between an answer and its way to the capture process, at most; sooner where so many
+#: bytes wait.
+SEND_SECONDS, BLOCK_BYTES = 0.05, 2**14
 #: Bytes of bodies and answers that wait in a worker; more are dropped.
 MAXIMUM_BYTES = 4 * 2**20
 #: Seconds that anything waits while nobody takes it.
 MAXIMUM_SECONDS = 30.0
 #: Seconds for what still waits when the worker ends.
 CLOSE_SECONDS = 1.0
-#: Items of a record: time, request id, source, status, seconds, body, answer.
-ITEMS = 7
-#: A record's source where no deployment answered.
-NO_SOURCE = -1
-#: What comes before a block: its length.
-LENGTH = struct.Struct(">I")
-_encode = msgspec.msgpack.encode
 
 
 class _Block(NamedTuple):
@@ -67,11 +58,13 @@ class Sender:
         self._dropped = dropped
         #: Name, version, digest and bundle of each deployment that has answered.
         self._sources: list[list[Any]] = []
-        # Flat: a tuple of each request would be one more thing to look through for garbage.
-        self._kept: list[Any] = []
+        #: Records that are not yet a block, and how many.
+        self._kept = bytearray()
+        self._records = 0
         self._blocks: deque[_Block] = deque()
         #: Bytes of the first block that were sent.
         self._sent = 0
+        #: Bytes of all blocks.
         self._waiting = 0
         self._scheduled = False
         self._socket: socket.socket | None = None
@@ -85,26 +78,31 @@ class Sender:
             self._sources.append(named)
         return self._sources.index(named)
 
-    def take(
-        self, identity: bytes, source: int, status: int, seconds: float, body: bytes, answer: bytes
-    ) -> None:
-        """Keep a request, if chance says so and there is room.
+    def take(self, request: Request, reply: Reply, seconds: float) -> None:
+        """Keep what was scored, if chance says so; of what was refused or failed keep that alone.
 
         Args:
-            identity: the request's id.
-            source: of the deployment that answered; NO_SOURCE for none.
-            status: of the answer.
+            request: of any route; those that score are kept.
+            reply: its answer.
             seconds: that it took.
-            body: what was asked; empty where it was not scored.
-            answer: what was answered; likewise.
         """
+        status, answer, _, responder, body = reply
+        if body is None:
+            if status < 400 or not (request.path == SCORE or request.path.endswith(INFER)):
+                return
+            body = answer = b""
         if self._share < 1.0 and random.random() >= self._share:  # noqa: S311
             return
-        if self._waiting > MAXIMUM_BYTES:
-            self._dropped("away" if self._socket is None else "full", 1)
-            return
-        self._waiting += len(body) + len(answer) + 64
-        self._kept.extend((time(), identity, source, status, seconds, body, answer))
+        ids = request.ids
+        identity = ids[0][1] if ids else b""
+        source = NO_SOURCE if responder is None else responder.source
+        kept = self._kept
+        write((time_ns(), identity, source, status, seconds, body, answer), kept, -1)
+        self._records += 1
+        if len(kept) >= BLOCK_BYTES:
+            self._pack()
+            if self._socket is not None and not self._watched:
+                self._push()
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_later(SEND_SECONDS, self._send)
@@ -132,13 +130,16 @@ class Sender:
             asyncio.get_running_loop().call_later(SEND_SECONDS, self._send)
 
     def _pack(self) -> None:
-        if not self._kept:
+        if not self._records:
             return
-        kept, self._kept = self._kept, []
-        data = _encode((self._sources, kept))
-        block = memoryview(LENGTH.pack(len(data)) + data)
-        self._blocks.append(_Block(block, len(kept) // ITEMS, monotonic()))
-        self._waiting = sum(len(block.data) for block in self._blocks)
+        kept, records = self._kept, self._records
+        self._kept, self._records = bytearray(), 0
+        if self._waiting > MAXIMUM_BYTES:
+            self._dropped("away" if self._socket is None else "full", records)
+            return
+        data = memoryview(block(self._sources, records, kept))
+        self._blocks.append(_Block(data, records, monotonic()))
+        self._waiting += len(data)
 
     def _push(self) -> None:
         """Send as much as the socket takes."""
@@ -206,23 +207,3 @@ class Sender:
             self._dropped(reason, lost)
         self._blocks.clear()
         self._waiting = self._sent = 0
-
-
-class short_path:  # noqa: N801  (used as a function is)
-    """The socket's address, where the folder's own path is too long for one: 107 bytes."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._descriptor: int | None = None
-
-    def __enter__(self) -> str:
-        """The address, good for as long as the block lasts."""
-        path = str(self._folder / SOCKET)
-        if len(path.encode()) <= 100:
-            return path
-        self._descriptor = os.open(self._folder, os.O_RDONLY)
-        return f"/proc/self/fd/{self._descriptor}/{SOCKET}"
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,16 +54,16 @@ class Spool:
         with pa.ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)
         payload = sink.getvalue()
-        checksum = zlib.crc32(payload)
-        data = memoryview(_HEAD.pack(payload.size, checksum) + payload.to_pybytes())
-        written = 0
+        head = _HEAD.pack(payload.size, zlib.crc32(payload))
         try:
-            while written < len(data):
-                written += os.write(self._descriptor, data[written:])
+            for data in (memoryview(head), memoryview(payload)):
+                written = 0
+                while written < len(data):
+                    written += os.write(self._descriptor, data[written:])
         except OSError:
             os.ftruncate(self._descriptor, self.size)
             raise
-        self.size += len(data)
+        self.size += len(head) + payload.size
 
     def close(self) -> None:
         """Append no more."""
@@ -112,7 +113,11 @@ def _write(spool: Path, path: Path) -> bool:
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
+            # The stubs take only a boolean.
+            repeated: Any = _repeated(first.schema)
+            with pq.ParquetWriter(
+                file, first.schema, compression="zstd", use_dictionary=repeated
+            ) as writer:
                 writer.write_table(pa.Table.from_batches([first, *found]))
             file.flush()
             os.fsync(file.fileno())
@@ -122,6 +127,12 @@ def _write(spool: Path, path: Path) -> bool:
         raise
     _sync(path.parent)
     return True
+
+
+def _repeated(schema: pa.Schema) -> list[str]:
+    """Columns that a dictionary makes smaller; looking for one in numbers and ids costs more."""
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    return [name for name in texts if name != "mlops_request"]
 
 
 def _sync(folder: Path) -> None:

@@ -7,13 +7,15 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.scoring.capture.rows import Request, RowBuffer, UndecodableError
-from mlops_assets.scoring.capture.sender import ITEMS, NO_SOURCE
+from mlops_assets.scoring.capture.rows import RowBuffer
 from mlops_assets.scoring.capture.settings import SPOOL, CaptureSettings
 from mlops_assets.scoring.capture.spool import SUFFIX, Spool, finish, tidy
+from mlops_assets.scoring.capture.wire import NO_SOURCE, Record
 from mlops_assets.scoring.errors import IntegrityError
 from mlops_assets.scoring.generation import GenerationError, GenerationFile
 from mlops_assets.scoring.logs import without_values
@@ -71,33 +73,34 @@ class Writer:
         for path in sorted(self._spools.glob(f"*{SUFFIX}")):
             self._waiting[path] = path.stat().st_size
 
-    def take(self, sources: Sequence[Sequence[Any]], records: Sequence[Any]) -> None:
-        """Take a block as a worker has sent it."""
-        for start in range(0, len(records), ITEMS):
-            at, identity, source, status, seconds, body, answer = records[start : start + ITEMS]
-            name = number = None
-            found = self._last
-            if source != NO_SOURCE:
-                name, number, digest, bundle = sources[source]
-                found = self._version(digest, bundle)
-            else:
-                found = found or self._served()
-            if found is None:
-                self._metrics.drop("unknown_version")
-                continue
-            self._last = found
-            text = identity.decode("latin-1")
-            self._add(found, Request(at, text, name, number, status, seconds), body, answer)
+    def take(self, sources: Sequence[Sequence[Any]], records: Sequence[Record]) -> None:
+        """Take records as a worker has sent them."""
+        for source, run in groupby(records, itemgetter(2)):
+            self._take(None if source == NO_SOURCE else sources[source], [*run])
 
-    def _add(self, found: _Open, request: Request, body: bytes, answer: bytes) -> None:
-        try:
-            found.buffer.add(request, body, answer)
-        except UndecodableError as error:
-            self._tell("undecodable", f"requests cannot be read again: {error}")
-            self._metrics.drop("undecodable")
+    def _take(self, source: Sequence[Any] | None, records: Sequence[Record]) -> None:
+        """Take requests that one deployment has answered, or none."""
+        name = number = None
+        if source is None:
+            found = self._last or self._served()
+        else:
+            name, number, digest, bundle = source
+            found = self._version(digest, bundle)
+        if found is None:
+            self._metrics.drop("unknown_version", len(records))
             return
-        if len(found.buffer) >= MOST_ROWS:
-            self._flush(found)
+        self._last = found
+        for start in range(0, len(records), MOST_ROWS):
+            try:
+                wrong = found.buffer.extend((name, number), records[start : start + MOST_ROWS])
+            except Exception as error:
+                self._drop_unwritable(found, error)
+                continue
+            if wrong:
+                self._tell("undecodable", f"requests cannot be read again: {wrong[0]}")
+                self._metrics.drop("undecodable", len(wrong))
+            if len(found.buffer) >= MOST_ROWS:
+                self._flush(found)
 
     def flush(self) -> None:
         """Append what waits in memory, and finish what is large or old enough."""
@@ -146,12 +149,15 @@ class Writer:
             self._tell("disk", f"requests are not kept: {self._spools}: {error.strerror}")
             self._metrics.drop("disk", requests)
         except Exception as error:
-            found.buffer.clear()
-            self._tell("unwritable", f"requests are not kept\n{without_values(error)}")
-            self._metrics.drop("unwritable", requests)
+            self._drop_unwritable(found, error)
         else:
             self._told.discard("disk")
             self._metrics.capture(requests)
+
+    def _drop_unwritable(self, found: _Open, error: Exception) -> None:
+        self._metrics.drop("unwritable", found.buffer.requests)
+        found.buffer.clear()
+        self._tell("unwritable", f"requests are not kept\n{without_values(error)}")
 
     def _make_room(self) -> None:
         try:

@@ -1,0 +1,74 @@
+"""Blocks of records, however they are cut on their way; and what nobody can take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlops_assets.scoring.capture.settings import CaptureSettings
+from mlops_assets.scoring.capture.wire import NO_SOURCE, BrokenError, Record, block, cut, write
+from mlops_assets.scoring.capture.writer import Writer
+from mlops_assets.scoring.metrics import Metrics
+from tests.bundles import exported
+
+records = st.tuples(
+    st.integers(0, 2**63 - 1),
+    st.binary(max_size=20),
+    st.integers(NO_SOURCE, 3),
+    st.sampled_from([200, 400, 503]),
+    st.floats(0, 100),
+    st.binary(max_size=300),
+    st.binary(max_size=300),
+)
+
+
+def _block(sources: list[list[Any]], sent: list[Record]) -> bytes:
+    written = bytearray()
+    for record in sent:
+        write(record, written, -1)
+    return block(sources, len(sent), written)
+
+
+@given(st.lists(st.lists(records, min_size=1, max_size=5), max_size=6), st.data())
+def test_blocks_arrive_as_they_were_sent(blocks: list[list[Record]], data: st.DataObject) -> None:
+    stream = b"".join(_block([["v1", n, "d", "b"]], sent) for n, sent in enumerate(blocks))
+    received = bytearray()
+    found: list[Record] = []
+    while stream:
+        size = data.draw(st.integers(1, len(stream)))
+        received += stream[:size]
+        stream = stream[size:]
+        sources, more = cut(received)
+        found += more
+        assert not more or sources[0][0] == "v1"
+    assert found == [record for sent in blocks for record in sent]
+    assert not received
+
+
+@pytest.mark.parametrize("sent", [b"\xff" * 9, b"\0\0\0\3abc", b"\0\0\0\1\x90"])
+def test_what_is_no_block(sent: bytes) -> None:
+    with pytest.raises(BrokenError):
+        cut(bytearray(sent))
+
+
+def test_a_value_that_no_file_can_hold_costs_the_rows_beside_it_alone(tmp_path: Path) -> None:
+    version = exported(tmp_path / "made", 1)
+    metrics = Metrics(tmp_path)
+    writer = Writer(tmp_path, CaptureSettings(str(tmp_path / "kept")), metrics)
+    sources = [["v1", 1, version.digest, str(version.bundle)]]
+    body = b'{"data": [{"a": 1, "b": 2}]}'
+
+    def record(answer: bytes) -> Record:
+        return 10**18, b"id", 0, 200, 0.1, body, answer
+
+    writer.take(sources, [record(b'{"predictions": ["not a number"]}')] * 600)
+    writer.take(sources, [record(b'{"predictions": [1.5]}')] * 3)
+    writer.close()
+    assert metrics.not_captured == {"unwritable": 600}
+    (path,) = (tmp_path / "kept").rglob("*.parquet")
+    assert pq.read_table(path, partitioning=None)["mlops_prediction"].to_pylist() == [1.5] * 3
