@@ -8,7 +8,13 @@ import dagster as dg
 from mlops_assets.judgement import Judge
 from resources.artifacts import Artifacts
 from resources.attempts import Attempts
-from resources.captured import CAPTURED, CapturedBlobs, CapturedFolder
+from resources.captured import (
+    CAPTURED,
+    Captured,
+    CapturedBlobs,
+    CapturedFolder,
+    CapturedWhereServed,
+)
 from resources.documents import FolderDocuments
 from resources.environment import Profile
 from resources.git import GitSource
@@ -76,6 +82,7 @@ def _azure(profile: Profile) -> dict[str, Any]:
     from resources.azure.attempts import AttemptsOnAzure
     from resources.azure.blobs import Blobs
     from resources.azure.clients import AzureClients
+    from resources.azure.collector import CapturedByAzure
     from resources.azure.documents import BlobDocuments
     from resources.azure.registry import AzureMLRegistry
     from resources.azure.storage import BlobStorage, root_of
@@ -85,13 +92,24 @@ def _azure(profile: Profile) -> dict[str, Any]:
     clients = AzureClients(profile.azure)
     documents = BlobDocuments.of(clients)
     artifacts = BlobArtifacts.of(clients, root=str(profile.home / "artifacts"))
+    registry = AzureMLRegistry.of(clients, root=str(profile.home / "registry"))
+
+    def captured(environment: str) -> Captured:
+        """What an environment's target keeps, where it keeps it."""
+        target = profile.environment(environment).target
+        if target == "local":
+            return CapturedFolder(profile.home / CAPTURED)
+        if target == "aci":
+            return CapturedBlobs(Blobs(clients))
+        return CapturedByAzure.of(clients, profile, registry)
+
     return {
         "documents": documents,
-        "captured": CapturedBlobs(Blobs(clients)),
+        "captured": CapturedWhereServed(captured),
         "attempts": AttemptsOnAzure.of(clients, documents=documents).of_profile(profile),
         "storage": BlobStorage.of(clients, root=root_of(profile.azure.storage)),
         "artifacts": artifacts,
-        "registry": AzureMLRegistry.of(clients, root=str(profile.home / "registry")),
+        "registry": registry,
         "serving": Serving(profile, clients),
         "training": AzureMLTraining.of(clients, root=str(profile.root)),
     }

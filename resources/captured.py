@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ _FILE = re.compile(r"(\d{4}-\d\d-\d\d)/(\d{6})-[0-9a-zA-Z]+\.parquet")
 class CapturedFile:
     """One file of captured rows; whole, and never changed."""
 
-    #: Below ``<captured>/<environment>/<model>/``.
+    #: Below the folder of a model in an environment.
     name: str
     #: When its first row was answered.
     first: dt.datetime
@@ -52,7 +52,7 @@ class Captured(ABC):
             since: with a time zone; the first moment.
             until: likewise; the first moment after it.
         """
-        found = list(self._listed(model, environment, _days(since, until)))
+        found = list(self.listed(model, environment, _days(since, until)))
         wanted = [f for f in found if since - LONGEST_FILE <= f.first < until + LATE]
         return sorted(wanted, key=lambda file: (file.first, file.name))
 
@@ -74,8 +74,8 @@ class Captured(ABC):
         """Remove the files of days that are no longer kept; returns how many."""
 
     @abstractmethod
-    def _listed(self, model: str, environment: str, days: list[str]) -> Iterator[CapturedFile]:
-        """The files of some days."""
+    def listed(self, model: str, environment: str, days: list[str]) -> Iterator[CapturedFile]:
+        """The files of some days, ``YYYY-MM-DD``, in any order."""
 
 
 class CapturedFolder(Captured):
@@ -104,7 +104,8 @@ class CapturedFolder(Captured):
                 day.rmdir()
         return removed
 
-    def _listed(self, model: str, environment: str, days: list[str]) -> Iterator[CapturedFile]:
+    def listed(self, model: str, environment: str, days: list[str]) -> Iterator[CapturedFile]:
+        """See Captured.listed."""
         place = self._root / environment / model
         for day in days:
             for path in (place / day).glob("*.parquet"):
@@ -145,13 +146,46 @@ class CapturedBlobs(Captured):
             self._blobs.remove(name)
         return len(old)
 
-    def _listed(self, model: str, environment: str, days: list[str]) -> Iterator[CapturedFile]:
+    def listed(self, model: str, environment: str, days: list[str]) -> Iterator[CapturedFile]:
+        """See Captured.listed."""
         prefix = _prefix(model, environment)
         for day in days:
             for blob in self._blobs.listed(f"{prefix}{day}/"):
                 found = _file(blob.name[len(prefix) :], blob.size)
                 if found is not None:
                     yield found
+
+
+class CapturedWhereServed(Captured):
+    """Of several kinds, each where the target of an environment leaves them."""
+
+    def __init__(self, of: Callable[[str], Captured]) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            of: the captured rows by the name of an environment.
+        """
+        self._of = of
+
+    def files(
+        self, model: str, environment: str, since: dt.datetime, until: dt.datetime
+    ) -> list[CapturedFile]:
+        """See Captured.files."""
+        return self._of(environment).files(model, environment, since, until)
+
+    def fetch(
+        self, model: str, environment: str, files: Sequence[CapturedFile], folder: Path
+    ) -> list[Path]:
+        """See Captured.fetch."""
+        return self._of(environment).fetch(model, environment, files, folder)
+
+    def tidy(self, model: str, environment: str, keep_days: int, today: dt.date) -> int:
+        """See Captured.tidy."""
+        return self._of(environment).tidy(model, environment, keep_days, today)
+
+    def listed(self, model: str, environment: str, days: list[str]) -> Iterator[CapturedFile]:
+        """See Captured.listed."""
+        yield from self._of(environment).listed(model, environment, days)
 
 
 def _prefix(model: str, environment: str) -> str:

@@ -167,10 +167,12 @@ class Environment(Strict):
     @model_validator(mode="after")
     def _captured_by_azure(self) -> Environment:
         if self.target in ("aks", "managed") and self.capture is not None:
-            raise ValueError(
-                "capture: online endpoints of Azure ML collect by themselves; set data_collector "
-                "in deployment.json, and leave this out"
-            )
+            ours = self.capture.model_fields_set - {"share", "keep_days"}
+            if ours:
+                raise ValueError(
+                    f"capture.{min(ours)}: Azure ML's data collector keeps whole bodies in files "
+                    "of its own making; leave it out, or serve in a container group (target 'aci')"
+                )
         return self
 
     @model_validator(mode="after")

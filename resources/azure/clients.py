@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import UserError
 from resources.azure.retries import RETRIES, storage_retries
-from resources.azure.settings import AzureSettings
+from resources.azure.settings import AzureSettings, StorageSettings
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -85,6 +85,14 @@ class AzureClients:
                 with suppress(ResourceExistsError):  # another run has just made it
                     client.create_container()
         return client
+
+    def elsewhere(self, account: str, container: str) -> AzureClients:
+        """The same with another container in the place of the platform's own."""
+        own = self.settings.storage
+        # What opens one account opens no other.
+        opens = own.model_dump(include={"account_key", "sas"}) if account == own.account else {}
+        storage = StorageSettings(account=account, container=container, **opens)
+        return AzureClients(self.settings.model_copy(update={"storage": storage}))
 
     def storage_errors(self, what: str) -> AbstractContextManager[None]:
         """As ``azure_errors``, for whatever is asked of the storage account."""

@@ -28,6 +28,11 @@ from mlops_assets.scoring.schema import Schema
 
 #: Where it writes by default, below the container of the workspace's blob store.
 FOLDER = "modelDataCollector"
+#: What a path says, below the folder of an endpoint.
+_PATH = re.compile(
+    r"(?P<deployment>[^/]+)/(?:request|response|model_inputs|model_outputs)/"
+    r"(?P<hour>\d{4}/\d\d/\d\d/\d\d)/[^/]+\.jsonl"
+)
 #: Pairs of collections, those that say more first.
 PAIRS = (("request", "response"), ("model_inputs", "model_outputs"))
 #: The two sides of a request may lie in neighbouring hours.
@@ -49,7 +54,14 @@ class _Sides:
 
     asked: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     answered: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    #: Of the span's own hours.
     unread: int = 0
+
+    def alone(self, since: dt.datetime, until: dt.datetime) -> int:
+        """Requests of a span of which one side is missing."""
+        every = {**self.asked, **self.answered}
+        times = [_time(every[key]) for key in self.asked.keys() ^ self.answered.keys()]
+        return sum(time is None or since <= time < until for time in times)
 
 
 def read_collected(
@@ -83,17 +95,26 @@ def read_collected(
     """
     place = folder / endpoint / deployment
     buffer = RowBuffer(schema, settings or CaptureSettings(""))
-    number = _version_of(deployment) if version is None else version
+    number = version_of(deployment) if version is None else version
     unread = 0
     for names in PAIRS:
         sides = _sides(place, names, since, until)
-        unread += sides.unread + len(sides.asked.keys() ^ sides.answered.keys())
+        unread += sides.unread + sides.alone(since, until)
         for key in [k for k in sides.asked if k in sides.answered]:
             unread += not _add(buffer, sides, key, (deployment, number), (since, until))
         if sides.asked:
             break  # the other pair would tell of the same requests again
     batches = [buffer.batch()] if len(buffer) else []
     return Collected(pa.Table.from_batches(batches, buffer.schema), unread)
+
+
+def place_of(name: str) -> tuple[str, dt.datetime] | None:
+    """Deployment and hour of a file, by its name below the endpoint's folder."""
+    found = _PATH.fullmatch(name)
+    if found is None:
+        return None
+    hour = dt.datetime.strptime(found["hour"], "%Y/%m/%d/%H")
+    return found["deployment"], hour.replace(tzinfo=dt.UTC)
 
 
 def write_collected(found: Collected, path: Path) -> None:
@@ -137,23 +158,27 @@ def _sides(
 ) -> _Sides:
     sides = _Sides()
     for name, found in zip(names, (sides.asked, sides.answered), strict=True):
-        for line in _lines(place / name, since, until):
+        for line, within in _lines(place / name, since, until):
             event = _event(line)
             key = event and (event.get("correlationid") or event.get("xrequestid"))
             if event is None or not isinstance(key, str):
-                sides.unread += 1
+                sides.unread += within
             else:
                 found[key] = event
     return sides
 
 
-def _lines(place: UPath | Path, since: dt.datetime, until: dt.datetime) -> Iterator[str]:
+def _lines(
+    place: UPath | Path, since: dt.datetime, until: dt.datetime
+) -> Iterator[tuple[str, bool]]:
+    """The lines of a span and of the hours around it, and whether they are the span's own."""
     hour = since.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0) - _HOUR
     while hour < until + _HOUR:
         folder = place / f"{hour:%Y}" / f"{hour:%m}" / f"{hour:%d}" / f"{hour:%H}"
         if folder.is_dir():
             for path in sorted(folder.glob("*.jsonl"), key=str):
-                yield from (line for line in path.read_text("utf-8").splitlines() if line.strip())
+                lines = path.read_text("utf-8").splitlines()
+                yield from ((line, since <= hour < until) for line in lines if line.strip())
         hour += _HOUR
 
 
@@ -209,6 +234,7 @@ def _time(event: dict[str, Any]) -> dt.datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
 
 
-def _version_of(deployment: str) -> int | None:
+def version_of(deployment: str) -> int | None:
+    """The version that a deployment serves, by its name; None for one of another's making."""
     found = re.match(r"v(\d+)-", deployment)
     return int(found[1]) if found else None

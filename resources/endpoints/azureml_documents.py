@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.strict import SpecError
+from resources.azure.collector import data_collector
 from resources.azure.document_files import own_or_common, read_filled
 from resources.endpoints.base import VersionRef
 from resources.environment import Environment, Profile
@@ -114,6 +115,8 @@ class OnlineDocuments:
         problems = list(self._deployment_problems(document))
         if problems:
             raise SpecError(path, problems)
+        if self.environment.capture is not None:
+            document["data_collector"] = data_collector(self.environment.capture)
         found: Any = _loaded(
             path,
             document,
@@ -164,6 +167,11 @@ class OnlineDocuments:
             yield f"type: target 'aks' wants \"kubernetes\", found {json.dumps(kind)}"
         if not self.kubernetes and kind not in (None, "managed"):
             yield f"type: target 'managed' wants \"managed\", found {json.dumps(kind)}"
+        if document.get("data_collector") and self.environment.capture is not None:
+            yield (
+                'data_collector: the environment\'s own "capture" turns it on; leave out one of '
+                "the two"
+            )
         if document.get("code_configuration"):
             yield "code_configuration: the image serves by itself; leave it out"
         image = document.get("environment")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import mlops_assets
 from tests.azure.arm.base import Cloud, Resource
+from tests.azure.collector import collect
 from tests.azure.leash import Leashed
 from tests.azure.messages import Request, Response
 
@@ -158,6 +159,7 @@ class OnlineEndpoints:
         if mirrored:
             self._cloud.work.submit(mirrored.ask, inside)
         found = container.ask(inside)
+        collect(self._cloud, chosen, inside, found)
         headers = {**found.headers, DEPLOYMENT: chosen.name}
         if found.status >= 400 and endpoint.body["kind"] == "Managed":
             # A managed endpoint tells errors of the model from its own.

@@ -29,7 +29,8 @@ def written(
     for name, document in documents(target).items():
         changed = document | changes.get(name.partition(".")[0], {})
         (folder / name).write_text(json.dumps(changed))
-    environment = Environment.model_validate({"name": "production", "target": target})
+    declared = {"name": "production", "target": target, "capture": changes.get("capture")}
+    environment = Environment.model_validate(declared)
     return OnlineDocuments(folder, model, environment, changes.get("registry"))
 
 
@@ -46,6 +47,21 @@ def test_what_the_platform_fills_in_and_nothing_else(tmp_path: Path, target: str
     assert made.tags["mlops_version"] == "7"
     assert made.tags["mlops_digest"] == VERSION.digest
     assert made.environment.inference_config["livenessRoute"]["path"] == "/v2/health/live"
+
+
+@pytest.mark.parametrize("target", ["aks", "managed"])
+def test_capture_turns_on_the_platforms_own_collector(tmp_path: Path, target: str) -> None:
+    found = written(tmp_path, target, capture={"share": 0.25, "keep_days": 3})
+    made: Any = found.deployment("v7-abababab", VERSION, {}, "now")
+    collections = made.data_collector.collections
+    assert {name: one.enabled for name, one in collections.items()} == {
+        "request": "true",
+        "response": "true",
+    }
+    assert made.data_collector.sampling_rate == 0.25
+    for key, value in (("exclude", ["a"]), ("columns", ["a"]), ("rotate_seconds", 5)):
+        with pytest.raises(ValueError, match=rf"capture.{key}: Azure ML's data collector"):
+            written(tmp_path, target, capture={key: value})
 
 
 def test_a_models_own_document_takes_the_place_of_the_common_one(tmp_path: Path) -> None:
@@ -109,6 +125,11 @@ def test_a_shared_registry(tmp_path: Path) -> None:
             "managed",
             {"deployment": {"code_configuration": {"code": ".", "scoring_script": "a.py"}}},
             ["code_configuration: the image serves by itself"],
+        ),
+        (
+            "managed",
+            {"capture": {}, "deployment": {"data_collector": {"collections": {}, "x": 1}}},
+            ["deployment.json: data_collector: the environment's own"],
         ),
     ],
 )

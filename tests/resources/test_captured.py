@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.captured import CapturedFolder
+from resources.captured import CapturedFolder, CapturedWhereServed
 
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
@@ -61,3 +61,17 @@ def test_days_that_are_over(tmp_path: Path, keep: int, left: int) -> None:
     (tmp_path / "staging" / "tiny" / "2026-notes").mkdir()
     assert captured.tidy("tiny", "staging", keep, NOON.date()) == 3 - left
     assert len([*tmp_path.rglob("*.parquet")]) == left
+
+
+def test_rows_are_looked_for_where_the_target_leaves_them(tmp_path: Path) -> None:
+    own, other = _made(tmp_path / "own", "2026-03-01/120000-a.parquet"), _made(tmp_path / "other")
+    captured = CapturedWhereServed({"staging": own, "production": other}.__getitem__)
+    found = captured.files("tiny", "staging", NOON, NOON + HOUR)
+    assert captured.fetch("tiny", "staging", found, tmp_path) == [
+        tmp_path / "own/staging/tiny/2026-03-01/120000-a.parquet"
+    ]
+    assert captured.files("tiny", "production", NOON, NOON + HOUR) == []
+    assert list(captured.listed("tiny", "staging", ["2026-03-01"])) == found
+    assert captured.tidy("tiny", "staging", 0, dt.date(2026, 3, 2)) == 1
+    with pytest.raises(KeyError):
+        captured.files("tiny", "elsewhere", NOON, NOON + HOUR)

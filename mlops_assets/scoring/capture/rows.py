@@ -196,8 +196,6 @@ class RowBuffer:
             numbers = [number for count in counts for number in range(count)]
         self._append(meta, numbers, rows, predictions)
         self.requests += requests
-        if len(self._columns[0]) >= _PACKED:
-            self._pack()
 
     def _append(
         self,
@@ -212,6 +210,8 @@ class RowBuffer:
         columns += [nothing] * (len(self._columns) - len(columns))
         for waiting, values in zip(self._columns, columns, strict=True):
             waiting += values
+        if len(self._columns[0]) >= _PACKED:
+            self._pack()
 
     def _decoded(self, body: bytes, answer: bytes) -> tuple[Rows, Sequence[Any]]:
         try:

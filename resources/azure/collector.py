@@ -1,0 +1,148 @@
+"""Captured rows of online endpoints: Azure ML's data collector, turned on and read.
+
+It writes to the workspace's own blob store; what it has written is downloaded and read again as
+rows, by the schema of the version that a deployment serves.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.files import read_json
+from mlops_assets.scoring.schema import Schema
+from mlops_assets.scoring.signature import MANIFEST
+from resources.azure.blobs import Blobs, side_by_side
+from resources.azure.clients import AzureClients, azure_errors
+from resources.azure.collected import (
+    FOLDER,
+    place_of,
+    read_collected,
+    version_of,
+    write_collected,
+)
+from resources.captured import Captured, CapturedFile
+from resources.environment import CapturePolicy, Profile
+from resources.registry import Registry, RegistryError
+
+_HOUR = dt.timedelta(hours=1)
+logger = logging.getLogger(__name__)
+
+
+def data_collector(policy: CapturePolicy) -> dict[str, Any]:
+    """What a deployment's document says of it: the bodies as they go over the wire."""
+    enabled = {"enabled": "true"}
+    return {
+        "collections": {"request": enabled, "response": enabled},
+        "sampling_rate": policy.share,
+    }
+
+
+class CapturedByAzure(Captured):
+    """What the collector keeps of the endpoints of a profile."""
+
+    def __init__(
+        self,
+        clients: AzureClients,
+        endpoint_of: Callable[[str, str], str],
+        schema_of: Callable[[str, int], Schema | None],
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            clients: of the profile.
+            endpoint_of: the endpoint's name on Azure by model and environment.
+            schema_of: the schema by model and version; None for one that is gone.
+        """
+        self._clients = clients
+        self._endpoint_of = endpoint_of
+        self._schema_of = schema_of
+        self._opened: Blobs | None = None
+
+    @classmethod
+    def of(cls, clients: AzureClients, profile: Profile, registry: Registry) -> CapturedByAzure:
+        """By a profile's documents and registry."""
+        from resources.endpoints.azureml_documents import OnlineDocuments
+
+        def endpoint_of(model: str, environment: str) -> str:
+            return OnlineDocuments.of(profile, environment, model).endpoint_name
+
+        def schema_of(model: str, version: int) -> Schema | None:
+            try:
+                bundle = registry.version(model, version).bundle
+            except RegistryError:
+                return None
+            return Schema.from_manifest(read_json(bundle / MANIFEST))
+
+        return cls(clients, endpoint_of, schema_of)
+
+    def fetch(
+        self, model: str, environment: str, files: Sequence[CapturedFile], folder: Path
+    ) -> list[Path]:
+        """See Captured.fetch: a Parquet file for each deployment and hour; raises AzureError."""
+        endpoint = self._endpoint_of(model, environment)
+        raw = folder / FOLDER
+
+        def download(file: CapturedFile) -> None:
+            path = raw / endpoint / file.name
+            if not path.is_file():
+                self._blobs.download(f"{FOLDER}/{endpoint}/{file.name}", path)
+
+        side_by_side(download, files)
+        hours = sorted({place for file in files if (place := place_of(file.name)) is not None})
+        found: list[Path] = []
+        for deployment, hour in hours:
+            version = version_of(deployment)
+            schema = None if version is None else self._schema_of(model, version)
+            if schema is None:
+                logger.warning(
+                    "%s/%s: serves no registered version; left out", endpoint, deployment
+                )
+                continue
+            path = folder / "rows" / deployment / f"{hour:%Y-%m-%d}" / f"{hour:%H}0000-0.parquet"
+            if not path.is_file():
+                read = read_collected(raw, endpoint, deployment, schema, hour, hour + _HOUR)
+                if read.unread:
+                    text = "%s/%s: %d requests of %s cannot be read"
+                    logger.warning(text, endpoint, deployment, read.unread, f"{hour:%F %H:00} UTC")
+                write_collected(read, path)
+            found.append(path)
+        return found
+
+    def tidy(self, model: str, environment: str, keep_days: int, today: dt.date) -> int:
+        """See Captured.tidy; raises AzureError."""
+        prefix = f"{FOLDER}/{self._endpoint_of(model, environment)}/"
+        old = [
+            file.name
+            for file in self._every(prefix)
+            if (today - file.first.date()).days > keep_days
+        ]
+        for name in old:
+            self._blobs.remove(f"{prefix}{name}")
+        return len(old)
+
+    def listed(self, model: str, environment: str, days: list[str]) -> Iterator[CapturedFile]:
+        """See Captured.listed."""
+        prefix = f"{FOLDER}/{self._endpoint_of(model, environment)}/"
+        wanted = set(days)
+        yield from (f for f in self._every(prefix) if f"{f.first:%Y-%m-%d}" in wanted)
+
+    def _every(self, prefix: str) -> Iterator[CapturedFile]:
+        for blob in self._blobs.listed(prefix):
+            name = blob.name[len(prefix) :]
+            place = place_of(name)
+            if place is not None:
+                yield CapturedFile(name, place[1], blob.size)
+
+    @property
+    def _blobs(self) -> Blobs:
+        """The workspace's own store, which collectors write to."""
+        if self._opened is None:
+            name = self._clients.settings.workspace
+            with azure_errors(f"workspace {name}: its default datastore"):
+                store: Any = self._clients.workspace.datastores.get_default()
+            self._opened = Blobs(self._clients.elsewhere(store.account_name, store.container_name))
+        return self._opened
