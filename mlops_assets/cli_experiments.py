@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -48,6 +48,9 @@ def experiment(
     if sample_data:
         seed(profile)
     reports = [trial.experiment(profile, model, branch, keep) for model in models]
+    if keep:
+        for report in reports:
+            _show(report.model, report.metadata())
     _print_reports(reports, as_json, markdown)
 
 
@@ -110,7 +113,18 @@ def preview(model: str, branch: str | None, hours: float | None, end: bool) -> N
         shown = previews.serve(
             profile, model, branch, hours, lambda line: click.echo(line, err=True)
         )
+        _show(model, shown.metadata())
         click.echo(aligned(previews.COLUMNS, [shown.cells()]))
+
+
+def _show(model: str, metadata: dict[str, Any]) -> None:
+    """On Dagster's page."""
+    import dagster as dg
+
+    from mlops_assets.assets.experiment import report
+
+    with dg.DagsterInstance.get() as instance:
+        report(instance, model, metadata)
 
 
 def _print_reports(reports: list["Report"], as_json: bool, markdown: Path | None) -> None:

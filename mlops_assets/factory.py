@@ -14,6 +14,7 @@ from mlops_assets.assets import (
     approval,
     dataset,
     endpoint,
+    experiment,
     monitoring,
     package,
     registered_model,
@@ -45,6 +46,7 @@ class ModelFactory:
         """The chain of one model: from dataset to one endpoint per environment."""
         chain = _Chain(spec, self._conditions)
         chain.assets += sources.specs(spec.name, spec.owner)
+        chain.assets.append(experiment.spec(spec.name, spec.owner))
         outside = (sources.TRAINING_CODE, sources.RAW_DATA)
         chain.asset("dataset", dataset.dataset, dataset.CHECKS, ("contract",), outside)
         chain.asset(

@@ -12,6 +12,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import dagster as dg
 
 from mlops_assets.errors import UserError
 from mlops_assets.files import digest_bytes, remove_tree, to_json, write_atomic
@@ -45,6 +48,15 @@ class Preview:
     ends: dt.datetime
     url: str
     key: str
+
+    def metadata(self) -> dict[str, Any]:
+        """For Dagster's page."""
+        return {
+            "branch": self.branch,
+            "experiment": self.experiment or 0,
+            "preview": dg.MetadataValue.url(self.url),
+            "ends": dg.MetadataValue.timestamp(self.ends),
+        }
 
     def cells(self) -> list[str]:
         """One row of the table, see COLUMNS."""

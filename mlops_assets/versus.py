@@ -77,6 +77,15 @@ class Report:
             "notes": list(self.notes),
         }
 
+    def metadata(self) -> dict[str, Any]:
+        """For Dagster's page."""
+        return {
+            "branch": self.first,
+            "compared_with": self.second,
+            "would_be_refused_by": ", ".join(n for n, g in (self.closed or {}).items() if g) or "-",
+            "comparison": dg.MetadataValue.md(self.markdown()),
+        }
+
     def markdown(self) -> str:
         """For people."""
         parts = [f"## {self.model}: {self.first} against {self.second}"]

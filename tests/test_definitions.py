@@ -98,6 +98,7 @@ def test_the_assets_of_a_model(tmp_path: Path) -> None:
     assert names == {
         "training_code": [],
         "raw_data": [],
+        "experiment": ["raw_data"],
         "dataset": ["raw_data", "training_code"],
         "trained_model": ["dataset", "training_code"],
         "registered_model": ["trained_model"],

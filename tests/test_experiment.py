@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from resources.branches import current, work_on
@@ -210,6 +211,12 @@ def test_the_newest_of_a_branch(light: Platform) -> None:
     said("--keep")
     light.repository.train_py(TRAIN_PY)  # back to what it was: the same identity again
     assert "kept as experiment 1 of b" in said("--keep")["notes"]
+    with dg.DagsterInstance.get() as instance:
+        key = dg.AssetKey(["rent", "experiment"])
+        found = instance.fetch_materializations(key, limit=9).records
+    shown = [r.asset_materialization.metadata for r in found if r.asset_materialization]
+    assert [m["branch"].value for m in shown] == ["b", "b", "main"]
+    assert "## rent: b against" in str(shown[0]["comparison"].value)
     assert experiments.newest("rent", "b").version == 1
     assert {k: v.version for k, v in experiments.branches("rent").items()} == {"main": 1, "b": 1}
 
