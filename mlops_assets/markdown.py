@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 #: So many characters of a value are shown.
 LONGEST = 60
 #: Needs no escape, whatever reads it.
-_PLAIN = re.compile(r"[A-Za-z0-9_.:+-]+(?: [A-Za-z0-9_.:+-]+)*")
+_PLAIN = re.compile(r"[\w.,:;+()=%'-]+(?: [\w.,:;+()=%'-]+)*", re.ASCII)
 _BARS = "▁▂▃▄▅▆▇█"
 
 

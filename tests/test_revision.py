@@ -63,7 +63,7 @@ def test_what_it_says() -> None:
     assert text.index("`bill_length_mm`") < text.index("`bill_depth_mm`")  # the worst first
     assert "| `island` | `missing` | 20 | `accuracy` | 0.97 (0.9 to 1) | 0.41 |" in text
     assert text.index("`missing`") < text.index("| `island` | `Biscoe`")
-    assert "accuracy 0&#46;7 &#40;lower&#41;&#44; minimum 0&#46;9" in text
+    assert "accuracy 0.7 (lower), minimum 0.9" in text
     assert "mlops experiment penguins --branch revise/penguins-3\n" in text
     assert "<http://127.0.0.1:3000/assets/penguins>" in text
 
