@@ -146,11 +146,11 @@ class Sender:
         assert self._socket is not None
         try:
             while self._blocks:
-                block = self._blocks[0]
-                self._sent += self._socket.send(block.data[self._sent :])
-                if self._sent == len(block.data):
+                first = self._blocks[0]
+                self._sent += self._socket.send(first.data[self._sent :])
+                if self._sent == len(first.data):
                     self._blocks.popleft()
-                    self._waiting -= len(block.data)
+                    self._waiting -= len(first.data)
                     self._sent = 0
         except BlockingIOError:
             self._watch()
