@@ -60,17 +60,12 @@ def experiment(
 def comment(number: int, file: Path) -> None:
     """Post a Markdown file to a pull request of the tracker; its comment is changed, not repeated.
 
-    NUMBER is that of the pull request; the tracker is MLOPS_TRACKER's, on GitHub.
+    NUMBER is that of the pull request, on MLOPS_TRACKER's GitHub or Azure DevOps.
     """
     from resources.tracker import build_tracker
-    from resources.trackers.github import GitHubTracker
 
     profile = load_profile()
     tracker = build_tracker(profile.tracker, profile.home)
-    if not isinstance(tracker, GitHubTracker):
-        raise click.ClickException(
-            "comments go to GitHub: set MLOPS_TRACKER=github:OWNER/REPOSITORY"
-        )
     text = file.read_text("utf-8")
     click.echo(tracker.comment(number, text, "mlops-experiment"))
 

@@ -7,6 +7,7 @@ allowed. Imports neither pandas nor scikit-learn: the code location loads this f
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,16 @@ METRICS: dict[Task, dict[str, bool]] = {
         "log_loss": False,
     },
 }
+
+#: Metrics that have no value outside of 0 to 1.
+SHARES = ("accuracy", "balanced_accuracy", "f1", "f1_macro", "roc_auc", "roc_auc_ovr")
+
+
+def metric_range(metric: str) -> tuple[float, float]:
+    """The least and the greatest value that a metric can have."""
+    if metric in SHARES:
+        return 0.0, 1.0
+    return (-math.inf, 1.0) if metric == "r2" else (0.0, math.inf)
 
 
 class Source(Strict):

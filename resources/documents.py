@@ -56,7 +56,9 @@ class FolderDocuments(Documents):
 
     def names(self, folder: str) -> list[str]:
         """See Documents.names."""
-        return sorted(f"{folder}/{p.name}" for p in self._path(folder).glob("*") if p.is_file())
+        # What begins with a dot is being written, or was when its writer was killed.
+        found = [p for p in self._path(folder).glob("[!.]*") if p.is_file()]
+        return sorted(f"{folder}/{path.name}" for path in found)
 
     def remove(self, name: str) -> None:
         """See Documents.remove."""

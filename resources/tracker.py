@@ -159,6 +159,23 @@ class Tracker(ABC):
         self._replace(found, request)
         return True
 
+    def comment(self, number: int, text: str, marker: str) -> str:
+        """Have one comment with a marker on a pull request; returns its URL.
+
+        Args:
+            number: of the pull request.
+            text: Markdown.
+            marker: identifies the comment; that one is changed, not repeated.
+
+        Raises:
+            TrackerError: it is not there, or nobody knows; the same again does no harm.
+        """
+        del number, text, marker
+        raise TrackerError(
+            "comments go to pull requests of GitHub or Azure DevOps: set "
+            f"{TRACKER}=github:OWNER/REPOSITORY or azure-devops:ORGANISATION/PROJECT"
+        )
+
     def _settle(self) -> None:  # noqa: B027  (files are there at once)
         """Wait until what was just made can be found."""
 

@@ -1,22 +1,29 @@
-"""One run of the chain that kills itself with SIGKILL at a step towards the outside.
+"""One run that kills itself with SIGKILL at a step towards the outside.
 
-``python -m tests.killed_run ROOT HOME STEP [INSTANCE]``: a step is a file that is renamed or
-linked into place, or a process that is started, each ``before`` and ``after``; the run is killed
-at the first one that STEP, a regular expression, matches. With an empty one it ends by itself.
-Runs are kept in the folder INSTANCE, or in memory alone, which is quicker.
+``python -m tests.killed_run ROOT HOME STEP [--instance FOLDER] [--look TIME]``: a step is a file
+that is opened by its number, renamed or linked into place, or a process that is started, each
+``before`` and ``after``; the run is killed at the first one that STEP, a regular expression,
+matches. With an empty one it ends by itself. Runs are kept in the folder INSTANCE, or in memory
+alone, which is quicker. What runs is the chain, or a look at production at a time.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT, HOME, STEP = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+parser = argparse.ArgumentParser()
+parser.add_argument("root", type=Path)
+parser.add_argument("home", type=Path)
+parser.add_argument("step")
+parser.add_argument("--instance", type=Path)
+parser.add_argument("--look")
+ASKED = parser.parse_args()
 
 
 def counted(owner: Any, name: str) -> None:
@@ -35,21 +42,22 @@ def counted(owner: Any, name: str) -> None:
 def shown(name: str, arguments: tuple[Any, ...]) -> str:
     if name == "_execute_child":
         return "start " + " ".join(map(str, arguments[1]))
-    return f"{name} " + str(arguments[-1]).replace(str(HOME), "")
+    path = arguments[0] if name == "open" else arguments[-1]
+    return f"{name} " + str(path).replace(str(ASKED.home), "")
 
 
 def step(what: str) -> None:
-    if STEP and re.search(STEP, what):
+    if ASKED.step and re.search(ASKED.step, what):
         print(what, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kept(folder: str) -> Any:
+def kept(folder: Path) -> Any:
     from dagster import DagsterInstance
 
-    Path(folder).mkdir(parents=True)
-    (Path(folder) / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    return DagsterInstance.from_config(folder)
+    folder.mkdir(parents=True)
+    (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    return DagsterInstance.from_config(str(folder))
 
 
 def main() -> None:
@@ -59,18 +67,24 @@ def main() -> None:
     from resources.environment import load_profile
     from tests.conftest import CHAIN
 
-    profile = load_profile({"MLOPS_HOME": str(HOME)}, ROOT)
+    profile = load_profile({"MLOPS_HOME": str(ASKED.home)}, ASKED.root)
     job = build_definitions(profile).resolve_implicit_global_asset_job_def()
     for owner, name in (
+        (os, "open"),
         (os, "rename"),
         (os, "link"),
         (Path, "replace"),
         (subprocess.Popen, "_execute_child"),
     ):
         counted(owner, name)
-    with dg.DagsterInstance.ephemeral() if len(sys.argv) == 4 else kept(sys.argv[4]) as instance:
-        keys = [dg.AssetKey(["rent", name]) for name in CHAIN]
-        result = job.execute_in_process(instance=instance, asset_selection=keys)
+    names, config = CHAIN, {}
+    if ASKED.look:
+        names = ("production_monitoring",)
+        config = {"ops": {"rent__production_monitoring": {"config": {"now": ASKED.look}}}}
+    keys = [dg.AssetKey(["rent", name]) for name in names]
+    folder = ASKED.instance
+    with kept(folder) if folder else dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(instance=instance, asset_selection=keys, run_config=config)
     assert result.success
 
 

@@ -38,9 +38,9 @@ STEPS = (
 FLAT = json.loads(SAMPLES)[0]["request"]
 
 
-def run(platform: Platform, step: str, *instance: str) -> subprocess.CompletedProcess[str]:
+def run(platform: Platform, step: str, *options: str) -> subprocess.CompletedProcess[str]:
     """One run of the chain in a process of its own, killed at a step."""
-    arguments = [str(platform.repository.path), str(platform.profile.home), step, *instance]
+    arguments = [str(platform.repository.path), str(platform.profile.home), step, *options]
     return subprocess.run(
         [sys.executable, "-m", "tests.killed_run", *arguments],
         cwd=checkout(),
@@ -173,7 +173,9 @@ def test_a_killed_training_process_is_no_verdict(released: Platform) -> None:
 
 def test_a_dead_run_is_marked_failed(platform: Platform) -> None:
     folder = str(platform.profile.home / "dagster")
-    assert run(platform, "before rename /artifacts/snapshots/", folder).returncode == -9
+    assert (
+        run(platform, "before rename /artifacts/snapshots/", "--instance", folder).returncode == -9
+    )
     with dg.DagsterInstance.from_config(folder) as instance:
         (dead,) = instance.get_runs()
         assert dead.status == dg.DagsterRunStatus.STARTED

@@ -1,8 +1,12 @@
-"""What the workflow of pull requests runs."""
+"""What the workflow of pull requests runs, on GitHub and in Azure Pipelines."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,11 +15,16 @@ from mlops_assets.experiment import changed_models
 from resources.environment import load_profile
 from resources.git_commands import GitError
 from tests.repository import MODEL_YAML, TRAIN_PY, WORSE_TRAIN_PY, Repository, make_repository
+from tests.resources.trackers.azure_devops import AzureDevOps
 from tests.resources.trackers.github import GitHub
 from tests.resources.trackers.server import TOKEN, serve
 from tests.test_steering import mlops, steer
 
-WORKFLOW = Path(__file__).parents[1] / ".github" / "workflows" / "experiment.yml"
+ROOT = Path(__file__).parents[1]
+WORKFLOW = ROOT / ".github" / "workflows" / "experiment.yml"
+PIPELINE = ROOT / ".azuredevops" / "experiment.yml"
+#: The command, where nothing is installed.
+MLOPS = "'from mlops_assets.cli import main; main()'"
 
 
 @pytest.fixture
@@ -91,3 +100,89 @@ def test_what_the_branch_brings_gets_no_permission_to_write() -> None:
     assert comment["steps"][0]["with"]["ref"] == "${{ github.event.pull_request.base.sha }}"
     for step in [*train["steps"], *comment["steps"]]:
         assert "${{" not in step.get("run", ""), "what others name comes by the environment"
+
+
+def pipeline_steps(job: str) -> list[dict[str, Any]]:
+    """The steps of a job of the pipeline, those that it has under a condition too."""
+    (found,) = [one for one in yaml.safe_load(PIPELINE.read_text())["jobs"] if one["job"] == job]
+    steps: list[dict[str, Any]] = []
+    for step in found["steps"]:
+        (first,) = list(step.items())[:1]
+        steps += first[1] if first[0].startswith("${{") else [step]
+    return steps
+
+
+def test_what_the_branch_brings_gets_no_token_in_azure_pipelines() -> None:
+    train, comment = pipeline_steps("train"), pipeline_steps("comment")
+    assert "AccessToken" not in str(train)
+    assert "AccessToken" in str(comment[-1]), "the search finds it"
+    for step in [*train, *comment]:
+        script = step.get("bash", "") + step.get("inputs", {}).get("inlineScript", "")
+        assert "$(" not in script, "what others name comes by the environment"
+        assert step.get("persistCredentials", False) is False
+
+
+def test_the_pipeline_trains_the_branch_and_comments_by_the_base(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own scripts, in a clone of the merge commit as Azure Pipelines checks it out."""
+    repository.git("switch", "--quiet", "--create", "revise/rent-3")
+    repository.train_py(WORSE_TRAIN_PY)
+    head = repository.git("rev-parse", "HEAD").strip()
+    repository.git("switch", "--quiet", "--detach", "main")
+    repository.git("merge", "--quiet", "--no-ff", "-m", "merge", "revise/rent-3")
+    azure = AzureDevOps()
+    clone = Repository(tmp_path / "agent")
+    workspace = tmp_path / "workspace"
+    for path in (workspace / "experiment", tmp_path / "bin"):
+        path.mkdir(parents=True)
+    subprocess.run(["git", "clone", "--quiet", str(repository.path), str(clone.path)], check=True)
+    clone.git("switch", "--quiet", "--detach", repository.git("rev-parse", "HEAD").strip())
+    with serve(azure) as server:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "PYTHONPATH": str(ROOT),
+            "MLOPS_HOME": str(tmp_path / "home"),
+            "MLOPS_TRACKER_URL": server.url,
+            "SYSTEM_COLLECTIONURI": "https://dev.azure.com/acme/",
+            "SYSTEM_TEAMPROJECT": "Rents of flats",
+            "SYSTEM_PULLREQUEST_PULLREQUESTID": "17",
+            "SYSTEM_PULLREQUEST_SOURCEBRANCH": "refs/heads/revise/rent-3",
+            "SYSTEM_PULLREQUEST_TARGETBRANCH": "refs/heads/main",
+            "SYSTEM_PULLREQUEST_SOURCECOMMITID": head,
+            "PIPELINE_WORKSPACE": str(workspace),
+        }
+
+        def runs(step: dict[str, Any]) -> None:
+            script = step["bash"].replace(".venv/bin/mlops", f"{sys.executable} -c {MLOPS}")
+            more = dict.fromkeys(step.get("env", {}), TOKEN)
+            subprocess.run(
+                ["bash", "-c", script], cwd=clone.path, env=environment | more, check=True
+            )
+
+        branch, experiment = [
+            step
+            for step in pipeline_steps("train")
+            if "bash" in step and "make install" not in step["bash"]
+        ]
+        runs(branch)
+        assert clone.git("symbolic-ref", "--short", "HEAD").strip() == "revise/rent-3"
+        assert clone.git("rev-parse", "HEAD").strip() == head
+        monkeypatch.chdir(clone.path)
+        assert "--changed-since refs/experiment/base" in experiment["bash"]
+        assert changed_models(load_profile(environment, clone.path), "refs/experiment/base") == [
+            "rent"
+        ]
+        base, comment = [
+            step
+            for step in pipeline_steps("comment")
+            if "bash" in step and "make install" not in step["bash"]
+        ]
+        runs(base)
+        assert clone.git("rev-parse", "HEAD") == repository.git("rev-parse", "main")
+        for text in ("worse", "better"):
+            (workspace / "experiment" / "experiment.md").write_text(text)
+            runs(comment)
+    (thread,) = azure.threads
+    assert thread["comments"][0]["content"] == "better\n\n`mlops-experiment`"

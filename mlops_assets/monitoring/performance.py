@@ -15,7 +15,7 @@ from mlops_assets.evidence import Evidence, Interval, Slice
 from mlops_assets.monitoring.bins import name_of
 from mlops_assets.monitoring.report import LiveMetric, LiveSlice, Performance
 from mlops_assets.monitoring.window import Window, literal, quoted
-from mlops_assets.spec import METRICS, OF_PROBABILITIES, ModelSpec
+from mlops_assets.spec import METRICS, OF_PROBABILITIES, ModelSpec, metric_range
 from mlops_assets.training.metrics import Judged, bootstrap, interval, unit_values
 
 Array = np.ndarray[Any, Any]
@@ -191,7 +191,10 @@ def _slices(table: pa.Table, spec: ModelSpec) -> list[tuple[str, Any, Array]]:
 def _slice_at_release(
     release: Evidence, column: str, value: Any, metric: str
 ) -> tuple[Slice, Interval] | None:
-    """A slice at release; its half-width is that of the whole, for as many rows."""
+    """A slice at release; its half-width is that of the whole, for as many rows.
+
+    It ends where the metric does: a slice that is better than the whole has less room above it.
+    """
     whole = release.metrics.get(metric)
     for one in release.slices:
         name = None if one.value is None else str(one.value)
@@ -203,8 +206,15 @@ def _slice_at_release(
             wider = (release.holdout.rows / one.rows) ** 0.5
             lower = known - wider * (whole.value - whole.lower)
             upper = known + wider * (whole.upper - whole.value)
-            return one, Interval(value=known, lower=lower, upper=upper)
+            return one, _within(*metric_range(metric), known, lower, upper)
     return None
+
+
+def _within(least: float, most: float, value: float, lower: float, upper: float) -> Interval:
+    """An interval whose ends are values that there can be."""
+    return Interval(
+        value=value, lower=min(max(lower, least), most), upper=min(max(upper, least), most)
+    )
 
 
 def _judge_slice(
@@ -253,7 +263,8 @@ def _beside(
     value = live.value - release.value
     down = np.hypot(live.value - live.lower, release.upper - release.value) * scale
     up = np.hypot(live.upper - live.value, release.value - release.lower) * scale
-    difference = Interval(value=value, lower=value - float(down), upper=value + float(up))
+    least, most = metric_range(metric)
+    difference = _within(least - most, most - least, value, value - float(down), value + float(up))
     loss = -difference.upper if METRICS[spec.task][metric] else difference.lower
     worse = loss > (spec.live_tolerance if metric == spec.live_metric else 0.0)
     return LiveMetric(
@@ -265,8 +276,7 @@ def _widened(share: Interval, rows: float) -> Interval:
     if share.upper - share.lower > 0 or rows <= 0:
         return share
     width = HALF**2 / (rows + HALF**2)
-    lower, upper = max(0.0, share.value - width), min(1.0, share.value + width)
-    return Interval(value=share.value, lower=lower, upper=upper)
+    return _within(0.0, 1.0, share.value, share.value - width, share.value + width)
 
 
 def worse_slices(performance: Performance) -> list[LiveSlice]:

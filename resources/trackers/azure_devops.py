@@ -1,4 +1,4 @@
-"""Revision requests as work items of Azure DevOps, by its REST API 7.1."""
+"""Revision requests as work items of Azure DevOps, and comments on its pull requests: REST 7.1."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ BATCH = 200
 TITLE = 255
 HINTS = {
     401: "the token is wrong or has expired",
-    403: "the token needs the scope Work Items (read and write)",
-    404: "no such organisation or project, or the token may not see it; see MLOPS_TRACKER",
+    403: "the token needs the scope Work Items (read and write); for comments Code (read) and Pull "
+    "Request Threads (read and write), or Contribute to pull requests where a pipeline asks",
+    404: "no such organisation, project or pull request, or the token may not see it; see "
+    "MLOPS_TRACKER",
     409: "somebody else changed it meanwhile",
     412: "somebody else changed it meanwhile",
 }
@@ -45,7 +47,8 @@ class AzureDevOpsTracker(Tracker):
         self._api = Api(settings.url, self._name, headers, secrets, HINTS, sleep)
         self._project = f"/{settings.owner}/{quote(settings.project, safe='')}"
         self._wit = f"{self._project}/_apis/wit"
-        self._web = f"{settings.url}{self._project}/_workitems/edit"
+        self._root = f"{settings.url}{self._project}"
+        self._web = f"{self._root}/_workitems/edit"
 
     @property
     def name(self) -> str:
@@ -95,6 +98,31 @@ class AzureDevOpsTracker(Tracker):
         state = next(name for name, category in self._states() if category == "Completed")
         changes = [_add("/fields/System.State", state), _add("/fields/System.History", comment)]
         self._patch(found, changes)
+
+    def comment(self, number: int, text: str, marker: str) -> str:
+        """See Tracker.comment; it is the first one of a thread of its own."""
+        git = f"{self._project}/_apis/git"
+        # Numbers of pull requests are the project's; their threads are the repository's.
+        found = self._api.ask("GET", f"{git}/pullrequests/{number}", params=VERSION)
+        repository = found["repository"]
+        place = f"{git}/repositories/{repository['id']}/pullRequests/{number}/threads"
+        web = f"{self._root}/_git/{quote(repository['name'], safe='')}/pullrequest/{number}"
+        body = f"{text}\n\n`{marker}`"
+        for thread in self._api.ask("GET", place, params=VERSION)["value"]:
+            first = next(iter(thread.get("comments") or []), {})
+            deleted = thread.get("isDeleted") or first.get("isDeleted")
+            known = first.get("content") or ""
+            if deleted or not known.rstrip().endswith(f"`{marker}`"):
+                continue
+            if known != body:
+                path = f"{place}/{thread['id']}/comments/{first['id']}"
+                self._api.ask("PATCH", path, params=VERSION, json={"content": body})
+            return f"{web}?discussionId={thread['id']}"
+        # 1 is a text, and 1 a thread that is open.
+        wanted = {"parentCommentId": 0, "content": body, "commentType": 1}
+        thread = {"comments": [wanted], "status": 1}
+        made = self._api.ask("POST", place, params=VERSION, json=thread)
+        return f"{web}?discussionId={made['id']}"
 
     def _settle(self) -> None:
         self._sleep(SETTLE_SECONDS)

@@ -83,13 +83,7 @@ class GitHubTracker(Tracker):
         self._state(number, "completed" if done else "not_planned")
 
     def comment(self, number: int, text: str, marker: str) -> str:
-        """Have one comment with a marker on an issue or pull request; returns its URL.
-
-        Args:
-            number: of the issue or pull request.
-            text: Markdown.
-            marker: identifies the comment; that one is changed, not repeated.
-        """
+        """See Tracker.comment; issues have comments likewise."""
         place = f"{self._path}/issues/{number}/comments"
         body = f"{text}\n\n<!-- {marker} -->"
         for known in self._all(place, {}):

@@ -1,18 +1,23 @@
 """Labelled rows beside the release: worse, better, by chance, in one slice, and not at all."""
 
 import datetime as dt
+import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlops_assets.evidence import Evidence
-from mlops_assets.monitoring.performance import Labelled
+from mlops_assets.monitoring.performance import Joined, Labelled, judge
 from mlops_assets.monitoring.pictures import draw, performance_series
 from mlops_assets.monitoring.report import Report
+from mlops_assets.spec import METRICS, OF_PROBABILITIES, Task
 from mlops_assets.training.evaluation import metrics
 from mlops_assets.training.export import distribution
 from mlops_assets.training.metrics import Judged, unit_values
@@ -20,6 +25,12 @@ from tests.monitoring.windows import NOW, captured, look, model, moved, referenc
 
 LABELS = np.array(["a", "b"])
 COLUMNS = {"x": "{type: float}", "side": "{type: string, categories: [left, right]}"}
+#: Of metrics that are no shares; those are from 0 to 1.
+RANGES = {
+    "r2": (-math.inf, 1.0),
+    "root_mean_squared_error": (0.0, math.inf),
+    "mean_absolute_error": (0.0, math.inf),
+}
 POLICY = "slices: [side]\nmonitoring: {minimum_rows: 100}"
 
 
@@ -233,3 +244,101 @@ def test_without_labels_performance_is_unknown(tmp_path: Path, files: int) -> No
     report = look([window] * files, world.snapshot, world.spec, world.release)
     assert report.verdict("performance").status == "unknown"
     assert report.performance is None
+
+
+#: What was true, and what was predicted.
+Side = tuple[list[float], list[float]]
+
+
+class Drawn(NamedTuple):
+    """A task, a metric, and two slices at release and now."""
+
+    task: Task
+    metric: str
+    then: list[Side]
+    now: list[Side]
+
+
+@st.composite
+def drawn(draw: st.DrawFn) -> Drawn:
+    task = draw(st.sampled_from(sorted(METRICS)))
+    metric = draw(st.sampled_from([m for m in METRICS[task] if m not in OF_PROBABILITIES]))
+    labels = {"binary": [0.0, 1.0], "multiclass": [0.0, 1.0, 2.0]}
+    values = st.sampled_from(labels[task]) if task in labels else st.floats(-1e3, 1e3, width=32)
+    # Slices that are perfect, or always wrong, lie at the ends of the range.
+    rights = st.sampled_from(["all", "none", "some"])
+
+    def side() -> Side:
+        target = draw(st.lists(values, min_size=12, max_size=30))
+        right = draw(rights)
+        if right == "all":
+            return target, target
+        others = draw(st.lists(values, min_size=len(target), max_size=len(target)))
+        if right == "none" and task in labels:
+            others = [(t + 1) % len(labels[task]) for t in target]
+        return target, others
+
+    return Drawn(task, metric, [side(), side()], [side(), side()])
+
+
+def side_by_side(task: Task, sides: list[Side]) -> tuple[list[Judged], Judged]:
+    """Each slice alone, and all rows."""
+    targets, predicted = ([np.array(side[i]) for side in sides] for i in (0, 1))
+    known = np.array([0.0, 1.0] if task == "binary" else [0.0, 1.0, 2.0])
+    labels = None if task == "regression" else known
+
+    def judged(target: np.ndarray, found: np.ndarray) -> Judged:
+        return Judged(task, target, found, None, labels)
+
+    slices = [judged(*pair) for pair in zip(targets, predicted, strict=True)]
+    return slices, judged(np.concatenate(targets), np.concatenate(predicted))
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn())
+def test_no_interval_leaves_the_range_of_its_metric(case: Drawn) -> None:
+    slices, whole = side_by_side(case.task, case.then)
+    kept = {
+        "task": case.task,
+        "metrics": metrics(whole),
+        "holdout": {"rows": len(whole.target), "training_rows": 1000, "digest": ""},
+        "slices": [
+            {"column": "side", "value": v, "rows": len(s.target), "metrics": unit_values(s)}
+            for v, s in zip(("left", "right"), slices, strict=True)
+        ],
+        "importance": [],
+        "seconds": {},
+    }
+    policy = f"performance: {{metric: {case.metric}, minimum_rows: 10}}"
+    spec = model(COLUMNS, f"slices: [side]\nmonitoring: {{{policy}}}", case.task)
+    _, now = side_by_side(case.task, case.now)
+    sides = ["left"] * len(case.now[0][0]) + ["right"] * len(case.now[1][0])
+    table = pa.table({"target": now.target, "predicted": now.predicted, "side": sides})
+    joined = Joined(len(sides), table, table.column("target"))
+    found = judge(joined, spec, Evidence.model_validate(kept))
+    compared = [*found.metrics, *(s.metric for s in found.slices if s.metric is not None)]
+    assert found.metrics
+    for metric in compared:
+        least, most = RANGES.get(metric.metric, (0.0, 1.0))
+        for interval in (metric.live, metric.release):
+            if interval is not None:
+                assert least <= interval.lower <= interval.upper <= most
+        if metric.difference is not None:
+            assert (
+                least - most <= metric.difference.lower <= metric.difference.upper <= most - least
+            )
+
+
+def test_a_slice_above_the_whole_has_less_room(tmp_path: Path) -> None:
+    """Half of the holdout is right nearly always: its interval would have ended above 1."""
+    world = World(tmp_path)
+    left, whole = world.release.slices[0], world.release.metrics["accuracy"]
+    better = left.model_copy(update={"rows": 20, "metrics": {**left.metrics, "accuracy": 0.99}})
+    world.release = world.release.model_copy(update={"slices": [better, *world.release.slices[1:]]})
+    report = world.look(400, 0.9)
+    assert report.performance is not None
+    (metric,) = [s.metric for s in report.performance.slices if s.value == "left"]
+    assert metric is not None
+    assert metric.release is not None
+    assert metric.release.upper == 1.0
+    assert metric.release.lower < 0.99 - (whole.value - whole.lower), "as wide as of 20 rows"

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from mlops_assets.evidence import Evidence, Predictions
-from mlops_assets.training.export import distribution
+from mlops_assets.evidence import Predictions
 from mlops_assets.training.metrics import Judged
 from tests.monitoring.windows import (
     captured,
+    evidence,
     halves,
     look,
     model,
@@ -112,20 +112,6 @@ def test_columns_that_come_empty_in_all_rows_are_found(tmp_path: Path, penguins)
     report = look(captured(tmp_path / "w.parquet", empty), snapshot, spec)
     assert {"island", "bill_length_mm", "body_mass_g", "sex"} <= moved(report)
     assert report.repeated == 0
-
-
-def evidence(judged: Judged) -> Evidence:
-    return Evidence.model_validate(
-        {
-            "task": judged.task,
-            "metrics": {},
-            "holdout": {"rows": len(judged.target), "training_rows": 1, "digest": ""},
-            "slices": [],
-            "importance": [],
-            "predictions": distribution(judged),
-            "seconds": {},
-        }
-    )
 
 
 def test_predictions_that_move_while_no_column_does(tmp_path: Path, penguins) -> None:

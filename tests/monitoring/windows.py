@@ -16,6 +16,8 @@ from mlops_assets.monitoring.monitor import Span, monitor
 from mlops_assets.monitoring.performance import Labelled
 from mlops_assets.monitoring.report import Report
 from mlops_assets.spec import ModelSpec, load_model, parse_model
+from mlops_assets.training.export import distribution
+from mlops_assets.training.metrics import Judged
 
 ROOT = Path(__file__).parents[2]
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
@@ -138,6 +140,21 @@ def halves(
     order = random.permutation(table.num_rows)
     cut = round(share * table.num_rows)
     return table.take(pa.array(order[:cut])), table.take(pa.array(order[cut:]))
+
+
+def evidence(judged: Judged) -> Evidence:
+    """Of a version whose holdout was predicted so; without metrics."""
+    return Evidence.model_validate(
+        {
+            "task": judged.task,
+            "metrics": {},
+            "holdout": {"rows": len(judged.target), "training_rows": 1, "digest": ""},
+            "slices": [],
+            "importance": [],
+            "predictions": distribution(judged),
+            "seconds": {},
+        }
+    )
 
 
 def look(

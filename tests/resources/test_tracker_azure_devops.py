@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from resources.tracker import LABEL, Request, TrackerError, TrackerSettings, build_tracker
+from resources.tracker import (
+    LABEL,
+    Request,
+    TrackerError,
+    TrackerSettings,
+    UnclearError,
+    build_tracker,
+)
 from resources.trackers.azure_devops import AzureDevOpsTracker
 from tests.resources.trackers.azure_devops import PROCESSES, AzureDevOps
 from tests.resources.trackers.server import TOKEN, Server, Told, Trouble, serve
@@ -132,3 +139,52 @@ def test_limits_are_waited_for(world: World) -> None:
     ]
     assert world.tracker.open(REQUEST).name == "100"
     assert world.slept == [4.0, 9.0]
+
+
+def test_one_comment_of_a_marker(world: World) -> None:
+    others = [{"id": 1, "content": "a reviewer's", "commentType": "text"}]
+    world.azure.threads += [
+        {"id": 1, "status": "active", "comments": others},
+        {"id": 2, "comments": [{"id": 1, "commentType": "system", "content": "voted 10"}]},
+        {"id": 3, "isDeleted": True, "comments": [{"id": 1, "isDeleted": True}]},
+    ]
+    tracker = world.tracker
+    first = tracker.comment(17, "worse", "mlops-experiment")
+    assert first == (
+        f"{world.server.url}/acme/Rents%20of%20flats/_git/rent%20models/pullrequest/17"
+        "?discussionId=8"
+    )
+    made = world.azure.threads[-1]
+    # A person answers, and resolves it: what comes next neither opens it nor touches the answer.
+    made["comments"].append({"id": 2, "content": "why? `mlops-experiment`", "parentCommentId": 1})
+    made["status"] = "fixed"
+    assert tracker.comment(17, "better", "mlops-experiment") == first
+    assert tracker.comment(17, "better", "mlops-experiment") == first
+    assert (world.server.count("POST"), world.server.count("PATCH")) == (1, 1)
+    assert [c["content"] for c in made["comments"]] == [
+        "better\n\n`mlops-experiment`",
+        "why? `mlops-experiment`",
+    ]
+    assert made["status"] == "fixed"
+    assert others[0]["content"] == "a reviewer's"
+
+
+def test_a_comment_that_people_deleted_is_made_again(world: World) -> None:
+    world.tracker.comment(17, "worse", "mlops-experiment")
+    world.azure.threads[0]["isDeleted"] = True
+    assert world.tracker.comment(17, "worse", "mlops-experiment").endswith("?discussionId=6")
+
+
+@pytest.mark.parametrize("told", [Told(500), None])
+def test_a_comment_that_nobody_knows_of_is_not_made_twice(world: World, told: Told | None) -> None:
+    world.server.trouble = [Trouble(told, True, "POST")]
+    with pytest.raises(UnclearError):
+        world.tracker.comment(17, "worse", "mlops-experiment")
+    world.tracker.comment(17, "worse", "mlops-experiment")
+    assert len(world.azure.threads) == 1
+
+
+def test_a_pull_request_that_is_not_there(world: World) -> None:
+    with pytest.raises(TrackerError, match=r"answers 404: TF401180.*no such .* pull request"):
+        world.tracker.comment(18, "worse", "mlops-experiment")
+    assert not world.azure.threads

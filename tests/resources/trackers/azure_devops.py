@@ -1,4 +1,4 @@
-"""An Azure DevOps that knows Tasks of one project.
+"""An Azure DevOps that knows Tasks of one project, and one pull request.
 
 Microsoft publishes no description of it as a package, so the shapes stand here, written down from
 its REST API reference 7.1: paths, api-version, media types, JSON patches, answers.
@@ -48,6 +48,25 @@ PATCH = {
         },
     },
 }
+COMMENT = {
+    "type": "object",
+    "required": ["content"],
+    "additionalProperties": False,
+    "properties": {
+        "content": {"type": "string", "minLength": 1},
+        "parentCommentId": {"type": "integer"},
+        "commentType": {"enum": [1]},
+    },
+}
+THREAD = {
+    "type": "object",
+    "required": ["comments", "status"],
+    "additionalProperties": False,
+    "properties": {
+        "comments": {"type": "array", "items": COMMENT, "minItems": 1, "maxItems": 1},
+        "status": {"enum": [1, 2, 3, 4, 5, 6]},
+    },
+}
 #: State -> category, of the four processes that Azure Boards comes with.
 PROCESSES = {
     "Basic": {"To Do": "Proposed", "Doing": "InProgress", "Done": "Completed"},
@@ -84,6 +103,8 @@ class AzureDevOps:
 
     process: str = "Agile"
     items: list[dict[str, Any]] = field(default_factory=list)
+    #: Of pull request 17, in the repository models.
+    threads: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def states(self) -> dict[str, str]:
@@ -101,6 +122,11 @@ class AzureDevOps:
         if headers["authorization"] != f"Basic {basic}":
             raise Told(203, "<html>sign in</html>")
         assert query == {"api-version": "7.1"}, query
+        git = path.removeprefix(f"{PROJECT}/_apis/git/")
+        if git != path:
+            if body is not None:
+                assert headers["content-type"] == "application/json", headers["content-type"]
+            return 200, self._of_git(method, git, body)
         if not path.startswith(f"{PROJECT}/_apis/wit/"):
             raise Told(404, {"message": "TF200016: The following project does not exist"})
         patch = re.search(r"/workitems/", path) is not None
@@ -138,6 +164,30 @@ class AzureDevOps:
                 assert item["fields"]["System.State"] in self.states
                 item["rev"] += 1
                 return item
+        raise AssertionError("no such operation here")
+
+    def _of_git(self, method: str, path: str, body: Any) -> Any:
+        threads = ["repositories", "r-1", "pullRequests", "17", "threads"]
+        match method, path.split("/"):
+            case "GET", ["pullrequests", "17"]:
+                repository = {"id": "r-1", "name": "rent models"}
+                return {"pullRequestId": 17, "repository": repository, "status": "active"}
+            case "GET", ["pullrequests", number]:
+                raise Told(404, {"message": f"TF401180: pull request {number} was not found."})
+            case "GET", found if found == threads:
+                return {"count": len(self.threads), "value": self.threads}
+            case "POST", found if found == threads:
+                check(THREAD, body)
+                comments = [{"id": 1, **body["comments"][0]}]
+                self.threads.append(
+                    {"id": len(self.threads) + 5, "status": "active", "comments": comments}
+                )
+                return self.threads[-1]
+            case "PATCH", [*found, number, "comments", "1"] if found == threads:
+                check(COMMENT, body)
+                thread = next(one for one in self.threads if one["id"] == int(number))
+                thread["comments"][0].update(body)
+                return thread["comments"][0]
         raise AssertionError("no such operation here")
 
     def _query(self, query: str) -> list[dict[str, Any]]:
