@@ -98,6 +98,7 @@ lint: $(INSTALLED) ## Format, lint, types, Dockerfile, workflows, model.yaml and
 	@$(BIN)/basedpyright
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.azure-pipelines --data-transform azure-pipelines .azuredevops/*.yml
 	@$(BIN)/mlops validate
 
 format: $(INSTALLED) ## Format the code and mend what ruff can mend.
