@@ -111,8 +111,8 @@ class RowBuffer:
         rows, predictions = self._decoded(body, answer) if body else ([self._nothing], [None])
         count = len(predictions)
         meta = [[value] * count for value in (round(at * 1e6), identity, *served, status, seconds)]
-        self._append(meta, [*range(count)] if body else [None], rows, predictions)
         self.requests += 1
+        self._append(meta, [*range(count)] if body else [None], rows, predictions)
 
     def extend(self, served: tuple[str | None, int | None], records: Sequence[Record]) -> list[str]:
         """Take many requests of one deployment, by and large at the price of parsing them.
@@ -194,8 +194,8 @@ class RowBuffer:
         if len(predictions) != requests:
             meta = [[v for v, n in zip(one, counts, strict=True) for _ in range(n)] for one in meta]
             numbers = [number for count in counts for number in range(count)]
-        self._append(meta, numbers, rows, predictions)
         self.requests += requests
+        self._append(meta, numbers, rows, predictions)
 
     def _append(
         self,
@@ -204,7 +204,7 @@ class RowBuffer:
         rows: Rows,
         predictions: Sequence[Any],
     ) -> None:
-        """Take rows with what is known of the request of each."""
+        """Take rows, already counted, with what is known of the request of each."""
         columns = [*meta[:2], numbers, *meta[2:], predictions, *zip(*rows, strict=True)]
         nothing = (None,) * len(numbers)  # keys that nobody sent
         columns += [nothing] * (len(self._columns) - len(columns))
