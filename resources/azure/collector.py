@@ -10,7 +10,7 @@ import datetime as dt
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.files import read_json
 from mlops_assets.scoring.schema import Schema
@@ -19,6 +19,7 @@ from resources.azure.blobs import Blobs, side_by_side
 from resources.azure.clients import AzureClients, azure_errors
 from resources.azure.collected import (
     FOLDER,
+    PAIRS,
     place_of,
     read_collected,
     version_of,
@@ -28,17 +29,27 @@ from resources.captured import Captured, CapturedFile
 from resources.environment import CapturePolicy, Profile
 from resources.registry import Registry, RegistryError
 
+if TYPE_CHECKING:
+    from azure.ai.ml.entities import DataCollector
+
 _HOUR = dt.timedelta(hours=1)
 logger = logging.getLogger(__name__)
 
 
-def data_collector(policy: CapturePolicy) -> dict[str, Any]:
-    """What a deployment's document says of it: the bodies as they go over the wire."""
-    enabled = {"enabled": "true"}
-    return {
-        "collections": {"request": enabled, "response": enabled},
-        "sampling_rate": policy.share,
-    }
+def data_collector(policy: CapturePolicy) -> DataCollector:
+    """What a deployment has of it: the bodies as they go over the wire."""
+    from azure.ai.ml.entities import DataCollector, DeploymentCollection
+
+    class Collection(DeploymentCollection):
+        """azure-ai-ml sends the mode in small letters; Azure's interface has it otherwise."""
+
+        def _to_rest_object(self) -> Any:
+            found = super()._to_rest_object()
+            found.data_collection_mode = "Enabled"
+            return found
+
+    collections: dict[str, Any] = {name: Collection(enabled="true") for name in PAIRS[0]}
+    return DataCollector(collections, sampling_rate=policy.share)
 
 
 class CapturedByAzure(Captured):

@@ -115,8 +115,6 @@ class OnlineDocuments:
         problems = list(self._deployment_problems(document))
         if problems:
             raise SpecError(path, problems)
-        if self.environment.capture is not None:
-            document["data_collector"] = data_collector(self.environment.capture)
         found: Any = _loaded(
             path,
             document,
@@ -127,6 +125,8 @@ class OnlineDocuments:
                 "model": self.reference(version.model, version.version),
             },
         )
+        if self.environment.capture is not None:
+            found.data_collector = data_collector(self.environment.capture)
         found.environment_variables = {**(found.environment_variables or {}), **variables}
         found.tags = {
             **(found.tags or {}),

@@ -28,7 +28,7 @@ from tests.local_servers import eventually
 from tests.repository import MODEL_YAML, rows
 
 WATCH = "production_monitoring"
-MONITORING = "monitoring: {minimum_rows: 100, labels: {location: labels}}\n"
+MONITORING = "monitoring: {minimum_rows: 100, rows: independent, labels: {location: labels}}\n"
 CAPTURES: dict[str, dict[str, Any]] = {
     "aci": {"rotate_seconds": 0.5, "exclude": ["rooms"]},
     "aks": {},

@@ -27,6 +27,8 @@ _PROBE = {
     "failureThreshold": 30, "successThreshold": 1, "timeout": "PT2S", "period": "PT10S",
     "initialDelay": "PT10S",
 }  # fmt: skip
+#: The first version of the interface that has data collectors.
+COLLECTS = "2023-04"
 _URI = re.compile(
     r"azureml://.*?(?:workspaces/(?P<workspace>[^/]+)/)?datastores/(?P<store>[^/]+)/paths/(?P<path>.+)"
 )
@@ -40,7 +42,7 @@ def list_all(call: Call) -> Response:
     if call.cloud.find(endpoint) is None:
         return not_found(call, f"Online Endpoint {call.names['endpoint']}")
     found = call.cloud.below(endpoint, "deployments")
-    return Response.of(200, {"value": [answer(resource) for resource in found]})
+    return Response.of(200, {"value": [_answer(call, resource) for resource in found]})
 
 
 @routes.on("GET", DEPLOYMENT)
@@ -49,7 +51,7 @@ def get(call: Call) -> Response:
     found = call.cloud.find(call.id)
     if found is None:
         return not_found(call, f"Online Deployment {call.names['deployment']}")
-    return Response.of(200, answer(found))
+    return Response.of(200, _answer(call, found))
 
 
 @routes.on("PUT", DEPLOYMENT)
@@ -155,6 +157,15 @@ def place(cloud: Cloud, workspace: str, uri: str) -> tuple[str, str]:
     if match is None:
         raise OperationError("BadRequest", f"{uri} is not an address in blob storage")
     return match["container"], match["path"].rstrip("/")
+
+
+def _answer(call: Call, resource: Resource) -> dict[str, Any]:
+    """A deployment, as that version of the interface has it."""
+    found = answer(resource)
+    if call.version < COLLECTS:
+        kept = {n: v for n, v in found["properties"].items() if n != "dataCollector"}
+        return {**found, "properties": kept}
+    return found
 
 
 def _start(cloud: Cloud, resource: Resource) -> Container:

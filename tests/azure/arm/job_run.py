@@ -42,6 +42,7 @@ class JobRun:
         self._folder = cloud.folder / "jobs" / resource.name
         self._canceled = threading.Event()
         self._processes: list[Leashed] = []
+        self._endless = fault is not None and fault.outcome == "endless"
         self.status = "Starting"
         self.error: dict[str, Any] | None = None
         self.started, self.ended = "", ""
@@ -50,6 +51,11 @@ class JobRun:
     def log(self) -> str:
         """The name of the blob with what the command prints."""
         return f"ExperimentRun/dcid.{self._resource.name}/{LOG}"
+
+    def queue(self) -> None:
+        """Let one that waits for ever do so, before whoever asks next can find it starting."""
+        if self._endless:
+            self.status = "Queued"
 
     def carry_out(self) -> None:
         """Run the command and keep what it leaves."""
@@ -71,8 +77,7 @@ class JobRun:
 
     def _carry_out(self) -> None:
         fault, properties = self._fault, self._resource.properties
-        if fault and fault.outcome == "endless":
-            self.status = "Queued"
+        if self._endless:
             self._canceled.wait()
         elif fault:
             raise OperationError(fault.code, fault.message)

@@ -82,6 +82,7 @@ def put(call: Call) -> Response:
     resource.hidden["container"] = resource.hidden["run"]
     headers = {"Location": f"{SERVER}{call.request.target}"}
     response = Response.of(201, answer(call, resource), headers)
+    resource.hidden["run"].queue()
     cloud.work.submit(resource.hidden["run"].carry_out)
     return response
 
