@@ -1,6 +1,7 @@
 """What stands behind the assets in a profile: the only place that chooses implementations."""
 
 from collections.abc import Generator
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -82,7 +83,6 @@ def _azure(profile: Profile) -> dict[str, Any]:
     from resources.azure.attempts import AttemptsOnAzure
     from resources.azure.blobs import Blobs
     from resources.azure.clients import AzureClients
-    from resources.azure.collector import CapturedByAzure
     from resources.azure.documents import BlobDocuments
     from resources.azure.registry import AzureMLRegistry
     from resources.azure.storage import BlobStorage, root_of
@@ -94,6 +94,7 @@ def _azure(profile: Profile) -> dict[str, Any]:
     artifacts = BlobArtifacts.of(clients, root=str(profile.home / "artifacts"))
     registry = AzureMLRegistry.of(clients, root=str(profile.home / "registry"))
 
+    @cache
     def captured(environment: str) -> Captured:
         """What an environment's target keeps, where it keeps it."""
         target = profile.environment(environment).target
@@ -101,6 +102,8 @@ def _azure(profile: Profile) -> dict[str, Any]:
             return CapturedFolder(profile.home / CAPTURED)
         if target == "aci":
             return CapturedBlobs(Blobs(clients))
+        from resources.azure.collector import CapturedByAzure  # and with it pyarrow
+
         return CapturedByAzure.of(clients, profile, registry)
 
     return {

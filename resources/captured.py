@@ -167,12 +167,6 @@ class CapturedWhereServed(Captured):
         """
         self._of = of
 
-    def files(
-        self, model: str, environment: str, since: dt.datetime, until: dt.datetime
-    ) -> list[CapturedFile]:
-        """See Captured.files."""
-        return self._of(environment).files(model, environment, since, until)
-
     def fetch(
         self, model: str, environment: str, files: Sequence[CapturedFile], folder: Path
     ) -> list[Path]:

@@ -50,7 +50,7 @@ class Decoder:
         if rows is not None or self._keyed is None:
             return rows
         count = len(self._names)
-        keyed = self._with_keys(b"[%b]" % body)
+        keyed = self._with_keys(b"[%b]" % body, 1)
         return None if keyed is None else [row[:count] for row in keyed[0]]
 
     def whole_rows(self, bodies: Sequence[bytes]) -> tuple[Rows, list[int]] | None:
@@ -64,12 +64,13 @@ class Decoder:
             body has. None where one of them is not plainly right, or others have keys.
         """
         text = b"[%b]" % b",".join(bodies)
-        found = self._together(text)
-        return self._with_keys(text) if found is None else found
+        found = self._together(text, len(bodies))
+        return self._with_keys(text, len(bodies)) if found is None else found
 
-    def _together(self, text: bytes) -> tuple[Rows, list[int]] | None:
+    def _together(self, text: bytes, bodies: int) -> tuple[Rows, list[int]] | None:
         found = _parse(self._many, text)
-        if found is None:
+        # Another number where one of them is none, or several.
+        if found is None or len(found) != bodies:
             return None
         entries: list[Any] = []
         counts, colons = [], 0
@@ -83,10 +84,10 @@ class Decoder:
         rows = self._tuples(entries, colons, text.count(b":"))
         return None if rows is None else (rows, counts)
 
-    def _with_keys(self, text: bytes) -> tuple[Rows, list[int]] | None:
+    def _with_keys(self, text: bytes, bodies: int) -> tuple[Rows, list[int]] | None:
         """The rows of records with keys; a key that a record lacks is None."""
         found = _parse(self._keyed, text)
-        if found is None:
+        if found is None or len(found) != bodies:
             return None
         rows: list[Any] = []
         counts, colons = [], len(found)

@@ -1,4 +1,4 @@
-"""Captured rows of online endpoints: Azure ML's data collector, turned on and read.
+"""Captured rows of online endpoints: what Azure ML's data collector has kept.
 
 It writes to the workspace's own blob store; what it has written is downloaded and read again as
 rows, by the schema of the version that a deployment serves.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlops_assets.files import read_json
 from mlops_assets.scoring.schema import Schema
@@ -19,37 +20,18 @@ from resources.azure.blobs import Blobs, side_by_side
 from resources.azure.clients import AzureClients, azure_errors
 from resources.azure.collected import (
     FOLDER,
-    PAIRS,
     place_of,
     read_collected,
     version_of,
     write_collected,
 )
 from resources.captured import Captured, CapturedFile
-from resources.environment import CapturePolicy, Profile
+from resources.endpoints.azureml_documents import OnlineDocuments
+from resources.environment import Profile
 from resources.registry import Registry, RegistryError
-
-if TYPE_CHECKING:
-    from azure.ai.ml.entities import DataCollector
 
 _HOUR = dt.timedelta(hours=1)
 logger = logging.getLogger(__name__)
-
-
-def data_collector(policy: CapturePolicy) -> DataCollector:
-    """What a deployment has of it: the bodies as they go over the wire."""
-    from azure.ai.ml.entities import DataCollector, DeploymentCollection
-
-    class Collection(DeploymentCollection):
-        """azure-ai-ml sends the mode in small letters; Azure's interface has it otherwise."""
-
-        def _to_rest_object(self) -> Any:
-            found = super()._to_rest_object()
-            found.data_collection_mode = "Enabled"
-            return found
-
-    collections: dict[str, Any] = {name: Collection(enabled="true") for name in PAIRS[0]}
-    return DataCollector(collections, sampling_rate=policy.share)
 
 
 class CapturedByAzure(Captured):
@@ -71,12 +53,10 @@ class CapturedByAzure(Captured):
         self._clients = clients
         self._endpoint_of = endpoint_of
         self._schema_of = schema_of
-        self._opened: Blobs | None = None
 
     @classmethod
     def of(cls, clients: AzureClients, profile: Profile, registry: Registry) -> CapturedByAzure:
         """By a profile's documents and registry."""
-        from resources.endpoints.azureml_documents import OnlineDocuments
 
         def endpoint_of(model: str, environment: str) -> str:
             return OnlineDocuments.of(profile, environment, model).endpoint_name
@@ -148,12 +128,10 @@ class CapturedByAzure(Captured):
             if place is not None:
                 yield CapturedFile(name, place[1], blob.size)
 
-    @property
+    @cached_property
     def _blobs(self) -> Blobs:
         """The workspace's own store, which collectors write to."""
-        if self._opened is None:
-            name = self._clients.settings.workspace
-            with azure_errors(f"workspace {name}: its default datastore"):
-                store: Any = self._clients.workspace.datastores.get_default()
-            self._opened = Blobs(self._clients.elsewhere(store.account_name, store.container_name))
-        return self._opened
+        name = self._clients.settings.workspace
+        with azure_errors(f"workspace {name}: its default datastore"):
+            store: Any = self._clients.workspace.datastores.get_default()
+        return Blobs(self._clients.elsewhere(store.account_name, store.container_name))

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.strict import SpecError
-from resources.azure.collector import data_collector
 from resources.azure.document_files import own_or_common, read_filled
 from resources.endpoints.base import VersionRef
-from resources.environment import Environment, Profile
+from resources.environment import CapturePolicy, Environment, Profile
 
 if TYPE_CHECKING:
-    from azure.ai.ml.entities import OnlineDeployment, OnlineEndpoint
+    from azure.ai.ml.entities import DataCollector, OnlineDeployment, OnlineEndpoint
 
 ENDPOINT, DEPLOYMENT = "endpoint.json", "deployment.json"
 #: What Azure takes as the name of an endpoint or a deployment; 32 characters at most.
@@ -126,7 +125,7 @@ class OnlineDocuments:
             },
         )
         if self.environment.capture is not None:
-            found.data_collector = data_collector(self.environment.capture)
+            found.data_collector = _collector(self.environment.capture)
         found.environment_variables = {**(found.environment_variables or {}), **variables}
         found.tags = {
             **(found.tags or {}),
@@ -183,6 +182,24 @@ class OnlineDocuments:
 
     def _path(self, name: str) -> Path:
         return own_or_common(self.folder, self.model, name)
+
+
+def _collector(policy: CapturePolicy) -> DataCollector:
+    """Azure ML's own, of the bodies as they go over the wire."""
+    from azure.ai.ml.entities import DataCollector, DeploymentCollection
+
+    class Collection(DeploymentCollection):
+        """azure-ai-ml sends the mode in small letters; Azure's interface has it otherwise."""
+
+        def _to_rest_object(self) -> Any:
+            found = super()._to_rest_object()
+            found.data_collection_mode = "Enabled"
+            return found
+
+    collections: dict[str, Any] = {
+        name: Collection(enabled="true") for name in ("request", "response")
+    }
+    return DataCollector(collections, sampling_rate=policy.share)
 
 
 def _loaded(path: Path, document: dict[str, Any], load: Any, given: dict[str, str]) -> Any:

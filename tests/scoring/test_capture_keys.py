@@ -60,6 +60,16 @@ def test_records_with_keys_go_the_quick_way() -> None:
         parse(twice, SCHEMA)
 
 
+@pytest.mark.parametrize("body", [b"", b" ", b"%b,%b", b"%b],[%b", b"%b,", b"[%b]"])
+def test_what_is_not_one_body_goes_the_careful_way(body: bytes) -> None:
+    record = b'{"data": [{"a": 1.5, "b": 2, "patient": 7}]}'
+    text = body.replace(b"%b", record)
+    assert Decoder(SCHEMA).rows(text) is None
+    with pytest.raises(RequestError):
+        parse(text, SCHEMA)
+    assert Decoder(SCHEMA).whole_rows([text, record]) is None
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
