@@ -49,7 +49,7 @@ def failures(model: str, servers: list[Measured]) -> list[str]:
 def fail_on(failures: list[str]) -> None:
     """End the program if there are any."""
     if failures:
-        sys.exit("not all answers were right:\n" + "\n".join(failures))
+        sys.exit("not as it should be:\n" + "\n".join(failures))
 
 
 def tables(model: str, servers: list[Measured], plan: Plan, ratio: str) -> str:
