@@ -205,7 +205,7 @@ class Application:
         if reply.responder is not None:
             reply.responder.tally.record(reply.status, seconds)
         if self._capture is not None:
-            self._capture.take(request, reply, seconds)
+            self._capture.take((request, reply, started, seconds))
         if self._access_log:
             self._log(request, reply, seconds)
         return headers

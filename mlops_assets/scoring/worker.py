@@ -79,6 +79,8 @@ def serve(
             asyncio.create_task(_write_counts(metrics)),
             asyncio.create_task(watch.sweep()),
         ]
+        if capture is not None:
+            beside.append(asyncio.create_task(capture.run()))
         # What was loaded stays: looking through it for garbage would only delay answers.
         gc.collect()
         gc.freeze()

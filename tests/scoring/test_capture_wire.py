@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.scoring.capture.settings import CaptureSettings
-from mlops_assets.scoring.capture.wire import NO_SOURCE, BrokenError, Record, block, cut, write
+from mlops_assets.scoring.capture.sender import Sender, Taken
+from mlops_assets.scoring.capture.settings import SOCKET, CaptureSettings
+from mlops_assets.scoring.capture.wire import NO_SOURCE, BrokenError, Record, block, cut
 from mlops_assets.scoring.capture.writer import Writer
+from mlops_assets.scoring.http import SCORE, Reply, Request
 from mlops_assets.scoring.metrics import Metrics
 from tests.bundles import exported
 
@@ -27,16 +32,9 @@ records = st.tuples(
 )
 
 
-def _block(sources: list[list[Any]], sent: list[Record]) -> bytes:
-    written = bytearray()
-    for record in sent:
-        write(record, written, -1)
-    return block(sources, len(sent), written)
-
-
 @given(st.lists(st.lists(records, min_size=1, max_size=5), max_size=6), st.data())
 def test_blocks_arrive_as_they_were_sent(blocks: list[list[Record]], data: st.DataObject) -> None:
-    stream = b"".join(_block([["v1", n, "d", "b"]], sent) for n, sent in enumerate(blocks))
+    stream = b"".join(block([["v1", n, "d", "b"]], sent) for n, sent in enumerate(blocks))
     received = bytearray()
     found: list[Record] = []
     while stream:
@@ -72,3 +70,37 @@ def test_a_value_that_no_file_can_hold_costs_the_rows_beside_it_alone(tmp_path: 
     assert metrics.not_captured == {"unwritable": 600}
     (path,) = (tmp_path / "kept").rglob("*.parquet")
     assert pq.read_table(path, partitioning=None)["mlops_prediction"].to_pylist() == [1.5] * 3
+
+
+def test_an_answer_that_cannot_be_sent_does_not_hold_up_the_next(tmp_path: Path) -> None:
+    dropped: list[tuple[str, int]] = []
+
+    async def answer(*statuses: int) -> bytes:
+        sender = Sender(tmp_path, 1.0, lambda reason, count: dropped.append((reason, count)))
+        turns = asyncio.create_task(sender.run())
+        for status in statuses:
+            sender.take(_answered(status))
+            await asyncio.sleep(0.1)
+        turns.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await turns
+        connection, _ = listening.accept()
+        with connection:
+            sender.close()
+            return connection.recv(2**16)
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / SOCKET))
+        listening.listen()
+        sent = asyncio.run(answer(2**70, 200))
+    _, records = cut(bytearray(sent))
+    assert [record[3] for record in records] == [200]
+    assert dropped == [("unwritable", 1)]
+
+
+def _answered(status: int) -> Taken:
+    async def receive() -> dict[str, Any]:
+        return {}
+
+    request = Request("POST", SCORE, {}, [(b"x-request-id", b"1")], receive, [])
+    return request, Reply(status, b"{}", scored=b"{}"), 0.0, 0.1

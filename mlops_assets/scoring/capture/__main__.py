@@ -42,7 +42,7 @@ COUNT_SECONDS = 1.0
 READ_BYTES = 2**18
 #: Seconds for workers that are about to end to hand on what they have.
 GRACE_SECONDS = 6.0
-NICE = 10
+NICE = 19
 logger = logging.getLogger("capture")
 
 
@@ -68,8 +68,9 @@ class Receiver:
         self._read = memoryview(bytearray(READ_BYTES))
         self.ending = False
 
-    def wait(self, seconds: float) -> None:
-        """Take what comes within some seconds, once."""
+    def wait(self, seconds: float) -> bool:
+        """Take what comes within some seconds, once; whether there surely is more."""
+        more = False
         for key, _ in self._selector.select(seconds):
             if key.fileobj is self._listening:
                 self._accept()
@@ -77,7 +78,8 @@ class Receiver:
                 self._selector.unregister(self._alive)
                 self.ending = True
             else:
-                self._receive(key)
+                more |= self._receive(key)
+        return more
 
     @property
     def connected(self) -> bool:
@@ -90,12 +92,12 @@ class Receiver:
         self._selector.register(connection, selectors.EVENT_READ, bytearray())
         self._connections += 1
 
-    def _receive(self, key: selectors.SelectorKey) -> None:
+    def _receive(self, key: selectors.SelectorKey) -> bool:
         connection: Any = key.fileobj
         try:
             read = connection.recv_into(self._read)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             read = 0
         received: bytearray = key.data
@@ -108,6 +110,7 @@ class Receiver:
             self._selector.unregister(connection)
             connection.close()
             self._connections -= 1
+        return read == READ_BYTES
 
 
 def _listen(folder: Path) -> socket.socket:
@@ -138,8 +141,8 @@ def run(folder: Path, alive: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     while not receiver.ending:
-        receiver.wait(FLUSH_SECONDS)
-        time.sleep(GATHER_SECONDS)
+        if not receiver.wait(FLUSH_SECONDS):
+            time.sleep(GATHER_SECONDS)
         now = time.monotonic()
         if now - flushed >= FLUSH_SECONDS:
             receiver.writer.flush()

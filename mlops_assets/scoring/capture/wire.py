@@ -20,28 +20,23 @@ NO_SOURCE = -1
 MAXIMUM_BLOCK = 64 * 2**20
 #: What comes before a block: its length.
 _LENGTH = struct.Struct(">I")
-#: In MessagePack an array of so many elements; of two.
-_MANY, _PAIR = struct.Struct(">BI"), b"\x92"
 _decode = msgspec.msgpack.Decoder(tuple[list[Any], list[Record]]).decode
-_encode = msgspec.msgpack.encode
-#: Appends a record to a bytearray, given -1 as the place.
-write = msgspec.msgpack.Encoder().encode_into
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class BrokenError(Exception):
     """What was received is no block."""
 
 
-def block(sources: Sequence[Sequence[Any]], count: int, records: bytes | bytearray) -> bytes:
+def block(sources: Sequence[Sequence[Any]], records: Sequence[Record]) -> bytes:
     """A block to send.
 
     Args:
         sources: name, version, digest and bundle of each deployment that records name.
-        count: of the records.
-        records: as ``write`` has written them.
+        records: at least one.
     """
-    head = _PAIR + _encode(sources) + _MANY.pack(0xDD, count)
-    return b"".join((_LENGTH.pack(len(head) + len(records)), head, records))
+    content = _encode((sources, records))
+    return _LENGTH.pack(len(content)) + content
 
 
 def cut(received: bytearray) -> tuple[list[Any], list[Record]]:
