@@ -35,14 +35,14 @@ from mlops_assets.scoring.supervisor import read_settings
 FLUSH_SECONDS = 0.25
 #: Seconds after each read in which more gathers: many requests in one piece cost less, here and in
 #: the workers, which need not wake who is not waiting.
-GATHER_SECONDS = 0.02
+GATHER_SECONDS = 0.05
 #: Between two looks of the workers at what is counted here.
 COUNT_SECONDS = 1.0
 #: Bytes read at a time.
 READ_BYTES = 2**18
 #: Seconds for workers that are about to end to hand on what they have.
 GRACE_SECONDS = 6.0
-NICE = 19
+NICE = 10
 logger = logging.getLogger("capture")
 
 
