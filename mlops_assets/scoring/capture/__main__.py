@@ -1,8 +1,8 @@
 """The capture process of an endpoint: ``python -m mlops_assets.scoring.capture FOLDER ...``.
 
 Started by the supervisor, with the reading end of a pipe: when that closes the supervisor is gone,
-and this process ends as the workers do. It has a tenth of their claim to the processor: where requests
-need all of it, rows are dropped.
+and this process ends as the workers do. It has a tenth of their claim to the processor: where
+requests need all of it, rows are dropped.
 """
 
 from __future__ import annotations
