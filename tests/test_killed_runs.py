@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 import dagster as dg
 import psutil
+import pytest
 
 from mlops_assets.assets.registered_model import GATES_ATTEMPT
 from mlops_assets.runs import PROCESS_TAG, fail_dead_runs
@@ -77,6 +78,7 @@ def asked_all_the_time(platform: Platform) -> Iterator[dict[str, set[object]]]:
         client.join()
 
 
+@pytest.mark.long
 def test_killed_at_every_kind_of_step(released: Platform) -> None:
     platform = released
     assert platform.materialize(*CHAIN[3:]), platform.failures

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.repository import rows
 from tests.test_killed_runs import run
 from tests.watched import Watched
@@ -80,6 +82,7 @@ def test_a_look_that_is_killed_asks_for_one_revision(watched: Watched) -> None:
     assert list((watched.home / "artifacts/scratch").iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_look_that_is_killed_asks_for_one_retraining_per_state_of_the_data(
     watched: Watched,
 ) -> None:

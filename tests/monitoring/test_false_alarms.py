@@ -105,6 +105,7 @@ def test_real_rows_that_are_parted_by_chance_raise_few_alarms(tmp_path: Path, na
     assert alarms_of(map(window, range(WINDOWS))) <= most(RATE)
 
 
+@pytest.mark.long
 def test_synthetic_windows_raise_few_alarms(tmp_path: Path) -> None:
     """The same over eight kinds of columns and the predictions, every fourth one in requests."""
     types = {kind: "string" if kind.endswith("names") else "float" for kind in KINDS}
@@ -130,6 +131,7 @@ def test_synthetic_windows_raise_few_alarms(tmp_path: Path) -> None:
     assert alarms_of(map(window, range(WINDOWS))) <= most(RATE)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("m", "n"), [(100, 100), (224, 120), (100, 1000), (1000, 100), (1000, 3000), (3000, 1000)]
 )

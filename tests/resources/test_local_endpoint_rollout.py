@@ -239,6 +239,7 @@ def _asked_all_the_time(client: Client) -> Iterator[Client]:
     assert not failures
 
 
+@pytest.mark.long
 def test_a_rollout_killed_at_any_point(endpoints: LocalEndpoints, tmp_path: Path) -> None:
     root = tmp_path / "endpoints"
     old, new = regression(tmp_path, 1), regression(tmp_path, 2)
