@@ -161,7 +161,10 @@ def test_a_request_that_people_closed_is_not_asked_for_again(watched: Watched) -
     assert not watched.open_requests()
 
 
-def test_a_loss_with_new_data_is_trained_on_first_and_once(watched: Watched) -> None:
+def test_a_loss_with_new_data_is_trained_on_first_and_once(
+    watched_from_the_start: Watched,
+) -> None:
+    watched = watched_from_the_start
     watched.platform.settle()
     watched.serves(1)
     watched.answered(400)
@@ -231,7 +234,10 @@ def test_the_same_alarm_is_one_alert_however_long_it_goes_on(watched: Watched) -
     assert keys[0] == keys[1]
 
 
-def test_an_ask_is_worked_on_once(watched: Watched) -> None:
+def test_an_ask_is_worked_on_once(
+    watched_from_the_start: Watched,
+) -> None:
+    watched = watched_from_the_start
     watched.platform.settle()
     version = watched.platform.registry.version("rent", 1)
     numbers = {

@@ -84,8 +84,9 @@ def test_a_look_that_is_killed_asks_for_one_revision(watched: Watched) -> None:
 
 @pytest.mark.long
 def test_a_look_that_is_killed_asks_for_one_retraining_per_state_of_the_data(
-    watched: Watched,
+    watched_from_the_start: Watched,
 ) -> None:
+    watched = watched_from_the_start
     watched.platform.settle()
     watched.serves(1)
     watched.answered(400)
