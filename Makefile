@@ -69,7 +69,7 @@ stop: $(INSTALLED) ## End what `make demo` and `make dev` started.
 test: $(INSTALLED) $(NODE) ## The test suite, with coverage.
 	@$(BIN)/python -m pytest
 
-test-long: $(INSTALLED) ## Kills at every step, a longer fuzz, hundreds of windows of each kind: minutes more.
+test-long: $(INSTALLED) ## Kills at every step, windows by the hundred: minutes more.
 	@$(BIN)/python -m pytest -m long -o addopts="-q -n 3 --dist worksteal --timeout 600 --strict-markers" \
 	  --ignore tests/system --ignore tests/azure --ignore tests/live
 

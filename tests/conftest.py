@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -190,12 +191,19 @@ def released_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextmanager
+def copied(once: Path, folder: Path) -> Iterator[Platform]:
+    """A copy of state and clone that were made once; Dagster has no record of how."""
+    for name in ("clone", "home"):
+        shutil.copytree(once / name, folder / name)
+    with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
+        found = _platform(folder, instance)
+        yield found
+    found.serving.stop()
+
+
 @pytest.fixture
 def released(released_once: Path, tmp_path: Path) -> Iterator[Platform]:
     """As ``platform``, after the release of version 1; nothing serves yet."""
-    for name in ("clone", "home"):
-        shutil.copytree(released_once / name, tmp_path / name)
-    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
-        found = _platform(tmp_path, instance)
+    with copied(released_once, tmp_path) as found:
         yield found
-    found.serving.stop()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from tests.conftest import RELEASE, _platform
+from tests.conftest import RELEASE, _platform, copied
 from tests.repository import MODEL_YAML, make_repository, rows
 from tests.watched import MONITORING, PRODUCTION, Watched
 
@@ -39,12 +38,8 @@ def watched_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def watched(watched_once: Path, tmp_path: Path) -> Iterator[Watched]:
     """Version 1 of ``rent``, released, of which Dagster has no record; nothing serves yet."""
-    for name in ("clone", "home"):
-        shutil.copytree(watched_once / name, tmp_path / name)
-    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
-        platform = _platform(tmp_path, instance)
+    with copied(watched_once, tmp_path) as platform:
         yield Watched(platform)
-    platform.serving.stop()
 
 
 @pytest.fixture

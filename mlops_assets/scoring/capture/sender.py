@@ -92,7 +92,7 @@ class Sender:
 
     def close(self) -> None:
         """Hand on what still waits, and end."""
-        self._encode_taken()
+        self._encode()
         if self._connected():
             assert self._socket is not None
             self._socket.settimeout(CLOSE_SECONDS)
@@ -103,7 +103,7 @@ class Sender:
     def _turn(self) -> bool:
         """Whether there was anything to hand on, or still is."""
         found = bool(self._taken)
-        self._encode_taken()
+        self._encode()
         if self._blocks:
             if self._connected():
                 self._push()
@@ -111,17 +111,10 @@ class Sender:
                 self._forget("away")
         return found or bool(self._blocks)
 
-    def _encode_taken(self) -> None:
+    def _encode(self) -> None:
+        """Make blocks of what chance keeps; of what was refused or failed they say that alone."""
         taken = self._taken.copy()
         self._taken.clear()
-        try:
-            self._encode(taken)
-        except Exception as error:  # the turns go on, else all that is taken piles up
-            self._dropped("unwritable", len(taken))
-            logger.error("requests are not kept\n%s", without_values(error))
-
-    def _encode(self, taken: Sequence[Taken]) -> None:
-        """Make blocks of what chance keeps; of what was refused or failed they say that alone."""
         # Unix time in nanoseconds where the other clock has its zero.
         zero = time_ns() - perf_counter_ns()
         records: list[Record] = []
@@ -149,7 +142,12 @@ class Sender:
         if self._waiting > MAXIMUM_BYTES:
             self._dropped("away" if self._socket is None else "full", len(records))
             return
-        data = memoryview(block(self._sources, records))
+        try:
+            data = memoryview(block(self._sources, records))
+        except Exception as error:  # the turns go on, else all that is taken piles up
+            self._dropped("unwritable", len(records))
+            logger.error("requests are not kept\n%s", without_values(error))
+            return
         self._blocks.append(_Block(data, len(records), monotonic()))
         self._waiting += len(data)
 
