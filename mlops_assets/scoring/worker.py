@@ -136,6 +136,9 @@ def _listeners(listening: int) -> list[socket.socket]:
     the next: of clients that come together the last would wait as many turns as there are others.
     """
     first = socket.socket(fileno=listening)
+    # What `dup` copies it sets anew, and for all workers, which share the socket: one that accepts
+    # while it blocks answers nobody until the next client comes.
+    first.setblocking(False)
     return [first, *(first.dup() for _ in range(ACCEPTED_AT_ONCE - 1))]
 
 

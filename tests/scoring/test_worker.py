@@ -6,16 +6,20 @@ import os
 import selectors
 import signal
 import socket
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from mlops_assets.scoring.generation import read_acks
 from mlops_assets.scoring.supervisor import HOST, read_state
+from resources.endpoints.local import LocalSettings
 from resources.endpoints.process import read_key
 from tests.bundles import regression
-from tests.local_servers import ASK, local_endpoints, serve, staging_folder
+from tests.local_servers import ASK, eventually, local_endpoints, serve, staging_folder
 
 CONNECTIONS = 64
+#: Within these a worker that is started anew has also begun to listen.
+START_SECONDS = 1.5
 
 
 def test_of_many_clients_that_come_at_once_none_waits_for_all_others(tmp_path: Path) -> None:
@@ -37,6 +41,28 @@ def test_of_many_clients_that_come_at_once_none_waits_for_all_others(tmp_path: P
             os.kill(ack.pid, signal.SIGCONT)
         answered = _until_all_are_answered(clients, request)
     assert max(answered.values()) < CONNECTIONS / 4
+
+
+def test_a_worker_that_starts_holds_up_no_other(tmp_path: Path) -> None:
+    """They share the listening socket: one that made it wait would make all others wait in it."""
+    with local_endpoints(tmp_path / "endpoints") as endpoints:
+        serve(endpoints, regression(tmp_path, 1), LocalSettings(workers=2))
+        folder = staging_folder(tmp_path)
+        state, request = read_state(folder), _request(read_key(folder))
+        assert state is not None
+
+        def ready() -> set[int]:
+            return {ack.pid for ack in read_acks(folder) if ack.generation}
+
+        eventually(lambda: len(ready()) == 2)
+        for ended in ready():
+            os.kill(ended, signal.SIGKILL)
+            until = time.monotonic() + START_SECONDS
+            while time.monotonic() < until or len(ready() - {ended}) < 2:
+                with socket.create_connection((HOST, state.port), timeout=10) as client:
+                    client.sendall(request)
+                    with suppress(ConnectionResetError):  # it was the killed one's
+                        assert client.recv(65536)[:12] in (b"HTTP/1.1 200", b"")
 
 
 def _until_all_are_answered(
