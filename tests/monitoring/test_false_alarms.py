@@ -89,7 +89,7 @@ def alarms_of(verdicts: Iterable[Verdict]) -> int:
     return found.count("alarm")
 
 
-@pytest.mark.parametrize("name", ["penguins", "diabetes"])
+@pytest.mark.parametrize("name", ["penguins", pytest.param("diabetes", marks=pytest.mark.long)])
 def test_real_rows_that_are_parted_by_chance_raise_few_alarms(tmp_path: Path, name: str) -> None:
     """Through captured files, as the platform looks at them; a window is two fifths of the rows."""
     spec, table = sample(name)
@@ -159,7 +159,7 @@ def in_requests(
     return np.where(alike, values[of * size], values), of
 
 
-@pytest.mark.parametrize("requests", [25, 60, 400])
+@pytest.mark.parametrize("requests", [25, 60, pytest.param(400, marks=pytest.mark.long)])
 @pytest.mark.parametrize("size", [2, 20])
 def test_rows_of_one_request_that_are_alike_keep_the_rate(requests: int, size: int) -> None:
     random = np.random.default_rng(requests * size)
