@@ -104,7 +104,7 @@ def _options() -> argparse.Namespace:
     parser = arguments("python -m tests.bench.capture")
     parser.add_argument("--rotate-seconds", type=float, default=5.0)
     parser.add_argument("--starts", type=int, default=4, help="of each server")
-    parser.set_defaults(models=["diabetes"], rows=[1], connections=[8, 64], rounds=12, seconds=1)
+    parser.set_defaults(models=["diabetes"], rows=[1], connections=[8, 64], rounds=24, seconds=1)
     return parser.parse_args()
 
 
