@@ -31,7 +31,7 @@ MOST = 0.05
 def main() -> None:
     options = _options()
     plan = plan_of(options)
-    print(heading(plan), flush=True)
+    print(f"{heading(plan)}, of each of {options.starts} starts", flush=True)
     failures: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
