@@ -79,10 +79,11 @@ def run(root: Path, model: Path, scratch: Path, version: VersionRef) -> None:
 
     who = {"user": USER, "group": USER, "extra_groups": []} if ROOT else {}
     health = {"env": environment, "cwd": scratch, "capture_output": True, "check": False, **who}
+    # Before it starts: a server may be ready sooner than a command that asks for it.
+    assert subprocess.run(command("HEALTHCHECK"), **health).returncode != 0
     started = time.perf_counter()
     server = subprocess.Popen(command("ENTRYPOINT"), env=environment, cwd=scratch, **who)
     try:
-        assert subprocess.run(command("HEALTHCHECK"), **health).returncode != 0  # not yet
         while subprocess.run(command("HEALTHCHECK"), **health).returncode != 0:
             assert server.poll() is None
             assert time.perf_counter() - started < 60
