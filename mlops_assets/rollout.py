@@ -114,7 +114,9 @@ def _ask(
     target: Target, deployment: str | None, samples: Sequence[Sample]
 ) -> tuple[SampleResult, ...]:
     """Ask every sample; raises SampleError with those that are not answered as expected."""
-    results = run_samples(lambda payload: target.score(deployment, Request.of(payload)), samples)
+    results = run_samples(
+        lambda payload: target.score(deployment, Request.sample(payload)), samples
+    )
     failed = [str(result) for result in results if result.problems]
     if failed:
         raise SampleError("\n".join(failed))

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from mlops_assets.files import write_atomic
 from mlops_assets.monitoring.report import Report
+from mlops_assets.scoring.capture.settings import OWN_REQUEST
 from mlops_assets.watch import Reports
 from mlops_assets.wiring import build_resources
 from resources.captured import CAPTURED
@@ -159,15 +160,19 @@ class Story:
             body = {"data": [{n: _value(n, v) for n, v in row.items() if n in ASKED}]}
             answer = self.platform.serving.ask(MODEL, "production", Request.of(body))
             assert answer.status == 200, answer.body
+        for path in self.kept(before, len(rows)):
+            self._move(path)
+
+    def kept(self, before: set[Path], count: int, own: bool = False) -> list[Path]:
+        """New files, when they hold so many rows of applications, or of the platform itself."""
         deadline = time.monotonic() + 60
         while True:
             new = sorted(self.files() - before)
-            if sum(pq.read_metadata(path).num_rows for path in new) >= len(rows):
-                break
+            ids = [name for path in new for name in _ids(path)]
+            if sum(name.startswith(OWN_REQUEST) == own for name in ids) >= count:
+                return new
             assert time.monotonic() < deadline, "the rows were not captured"
             time.sleep(0.1)
-        for path in new:
-            self._move(path)
 
     def files(self) -> set[Path]:
         """All captured files of production."""
@@ -239,6 +244,10 @@ class Story:
         return build_resources(self.platform.profile)["registry"].records(MODEL, "retrainings")
 
 
+def _ids(path: Path) -> list[str]:
+    return pq.read_table(path, columns=["mlops_request"]).column(0).to_pylist()
+
+
 ASKED = {"study", "individual", "island", "sex", *NUMBERS}
 
 
@@ -257,6 +266,8 @@ def play(story: Story) -> None:
     """The whole of it; each claim is asserted."""
     story.release()
     story.tell("version 1 serves production, trained on 344 penguins of three islands")
+    story.kept(set(), 1, own=True)
+    assert story.look().service.requests == 0, "what a rollout asks is no application's"
 
     story.replay(story.rows)
     report = story.look()

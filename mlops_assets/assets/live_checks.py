@@ -65,7 +65,7 @@ def _answered(check: Callable[[], Judged]) -> Judged:
 
 def _asker(serving: Serving, endpoint: Endpoint, *, authorized: bool = True) -> Ask:
     def ask(payload: Any) -> Answer:
-        request = Request.of(payload, authorized=authorized)
+        request = Request.sample(payload, authorized=authorized)
         return serving.ask(endpoint.model, endpoint.environment, request)
 
     return ask

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from mlops_assets.monitoring.bins import Bins
 from mlops_assets.monitoring.report import NewValue, Service
 from mlops_assets.monitoring.requests import Requests
+from mlops_assets.scoring.capture.settings import OWN_REQUEST
 from mlops_assets.spec import Column
 
 Array = np.ndarray[Any, Any]
@@ -63,8 +64,8 @@ class Window:
     unreadable: list[str] = field(default_factory=list[str])
     #: Name of the table that holds each different row once; None where the files are read.
     table: str | None = None
-    #: The rows of the window among those of the files.
-    times: str = "true"
+    #: The rows of the window among those of the files: of its span, asked by an application.
+    within: str = "true"
 
     def holding(self, column: str) -> list[Path]:
         """The files in which a column was captured."""
@@ -116,9 +117,10 @@ def open_window(
             schemas[file] = pq.read_schema(file)
         except (pa.ArrowInvalid, OSError) as error:
             unreadable.append(f"{file.name}: {str(error).splitlines()[0]}")
-    times = "true" if since is None else f"mlops_time >= {_timestamp(since)}"
-    times += "" if until is None else f" AND mlops_time < {_timestamp(until)}"
-    where = f"mlops_row IS NOT NULL AND {times}" if captured else "true"
+    within = f"NOT starts_with(mlops_request, {literal(OWN_REQUEST)})" if captured else "true"
+    within += "" if since is None else f" AND mlops_time >= {_timestamp(since)}"
+    within += "" if until is None else f" AND mlops_time < {_timestamp(until)}"
+    where = f"mlops_row IS NOT NULL AND {within}" if captured else "true"
     if version is not None:
         where += f" AND mlops_version = {version:d}"
     with duckdb.connect(
@@ -128,7 +130,7 @@ def open_window(
         # there is none: isnan() would be false for each.
         database.execute("SET disabled_optimizers = 'statistics_propagation'")
         database.execute("SET TimeZone = 'UTC'")
-        yield Window(database, list(schemas), schemas, where, unreadable, times=times)
+        yield Window(database, list(schemas), schemas, where, unreadable, within=within)
 
 
 def _timestamp(moment: dt.datetime) -> str:
@@ -145,7 +147,7 @@ def service(window: Window) -> Service:
             requests=0, rows=0, failed=0, refused=0, error_rate=None, p50_ms=None, p95_ms=None,
             first=None, last=None,
         )  # fmt: skip
-    source = f"{_files(window.files)} WHERE {window.times} AND coalesce(mlops_row, 0) = 0"
+    source = f"{_files(window.files)} WHERE {window.within} AND coalesce(mlops_row, 0) = 0"
     requests, failed, refused, first, last = window.one(
         "SELECT count(*), coalesce(count_if(mlops_status >= 500), 0), "
         "coalesce(count_if(mlops_status >= 400 AND mlops_status < 500), 0), "
@@ -156,7 +158,7 @@ def service(window: Window) -> Service:
         f"FROM {source} AND isfinite(mlops_seconds)"
     )
     (rows,) = window.one(
-        f"SELECT count(*) FROM {_files(window.files)} WHERE {window.times} AND "
+        f"SELECT count(*) FROM {_files(window.files)} WHERE {window.within} AND "
         "mlops_row IS NOT NULL"
     )
     return Service(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from mlops_assets.errors import UserError
+from mlops_assets.scoring.capture.settings import OWN_REQUEST
 from mlops_assets.scoring.keys import Role
 from mlops_assets.scoring.signature import Signed
 
@@ -56,6 +58,12 @@ class Request:
     def of(cls, payload: Any, *, authorized: bool = True) -> Request:
         """The request whose body is ``payload`` as JSON."""
         return cls(json.dumps(payload).encode(), authorized=authorized)
+
+    @classmethod
+    def sample(cls, payload: Any, *, authorized: bool = True) -> Request:
+        """The same, by an id that says that no application asks; monitoring leaves it out."""
+        own = {"x-request-id": f"{OWN_REQUEST}{secrets.token_hex(8)}"}
+        return cls(json.dumps(payload).encode(), own, authorized)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ SOCKET, PROCESS, SPOOL = "capture.sock", "capture.json", "spool"
 #: Columns that every captured row has begin so; a model's own column of such a name is left out.
 PREFIX = "mlops_"
 PREDICTION = "mlops_prediction"
+#: Ids of the platform's own requests, the samples of a rollout among them, begin so.
+OWN_REQUEST = "mlops-sample-"
 
 
 @dataclass(frozen=True, slots=True)
