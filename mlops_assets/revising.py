@@ -227,27 +227,19 @@ def close(
 
 
 def sample_rows(
-    paths: Sequence[Path], seen: Sight, since: dt.datetime, until: dt.datetime
+    paths: Sequence[Path], seen: Sight, since: dt.datetime, until: dt.datetime, scratch: Path
 ) -> list[dict[str, Any]]:
-    """The last rows that the version answered, of columns that may be shown; oldest first."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """The window's last rows, of columns that may be shown; oldest first."""
+    from mlops_assets.monitoring.window import open_window, quoted
 
-    rows: list[dict[str, Any]] = []
-    shown = [*(n for n in seen.spec.data.columns if n in seen.allowed), PREDICTION]
-    for path in reversed(paths):
-        try:
-            names = pq.read_schema(path).names
-            wanted = [n for n in shown if n in names and n in seen.allowed]
-            own = ["mlops_time", "mlops_row", "mlops_version"]
-            table = pq.read_table(path, columns=[*own, *wanted])
-        except (pa.ArrowInvalid, OSError):
-            continue
-        for row in reversed(table.to_pylist()):
-            if row["mlops_version"] != seen.version.version or row["mlops_row"] is None:
-                continue
-            if since <= row["mlops_time"] < until:
-                rows.append({name: row[name] for name in wanted})
-            if len(rows) >= ROWS:
-                return rows[::-1]
-    return rows[::-1]
+    version = seen.version.version
+    with open_window(paths, scratch, version, since=since, until=until) as window:
+        shown = [*(n for n in seen.spec.data.columns if n in seen.allowed), PREDICTION]
+        names = [n for n in shown if n in seen.allowed and window.holding(n)]
+        if not names:
+            return []
+        rows = window.arrow(
+            f"SELECT {', '.join(map(quoted, names))} FROM {window.source(window.files)} "
+            f"ORDER BY mlops_time DESC, mlops_row DESC LIMIT {ROWS}"
+        )
+    return rows.to_pylist()[::-1]

@@ -223,7 +223,7 @@ class _Acts:
         model, name = seen.version.model, seen.environment.name
         files = sources.captured.files(model, name, since, until)
         paths = sources.captured.fetch(model, name, files, folder / "captured")
-        return revising.sample_rows(paths, seen, since, until)
+        return revising.sample_rows(paths, seen, since, until, folder)
 
     def _shown(self, folder: Path) -> dict[str, bytes]:
         """Pictures of columns that may be shown; their names say what they are."""
