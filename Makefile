@@ -32,7 +32,7 @@ ifneq ($(shell mkdir -p "$${HOME:-/nonexistent}/.cache/uv" 2>/dev/null && test -
 export UV_CACHE_DIR := $(CURDIR)/$(TOOLS)/uv-cache
 endif
 
-.PHONY: help install demo demo-azure demo-drift dev stop test coverage test-long test-system lint format clean lock schema bench bench-data bench-monitoring bench-sensors bench-serving bench-workers bench-capture wrk browser node image test-azure test-live
+.PHONY: help install demo demo-azure demo-drift dev stop test coverage test-long test-system lint format clean lock schema bench bench-data bench-monitoring bench-collected bench-sensors bench-serving bench-workers bench-capture wrk browser node image test-azure test-live
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -120,6 +120,9 @@ bench-data: $(INSTALLED) ## Time and memory of a snapshot of a CSV file of 2 GB.
 
 bench-monitoring: $(INSTALLED) ## Time and memory of judging 10 million captured rows, beside pandas.
 	@$(BIN)/python -m tests.bench.monitoring
+
+bench-collected: $(INSTALLED) ## Time and memory of reading a million requests that Azure's collector kept, beside pandas.
+	@$(BIN)/python -m tests.bench.collected
 
 bench-sensors: $(INSTALLED) ## Cost of a sensor's tick at many objects and many models.
 	@$(BIN)/python -m tests.bench.sensors

@@ -12,17 +12,18 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from upath import UPath
 
-from mlops_assets.scoring.capture.rows import Request, RowBuffer, UndecodableError
+from mlops_assets.scoring.capture.rows import RowBuffer
 from mlops_assets.scoring.capture.settings import CaptureSettings
+from mlops_assets.scoring.capture.wire import NO_SOURCE, Record
 from mlops_assets.scoring.questions import asks_for_metrics
 from mlops_assets.scoring.schema import Schema
 
@@ -30,184 +31,216 @@ from mlops_assets.scoring.schema import Schema
 FOLDER = "modelDataCollector"
 #: What a path says, below the folder of an endpoint.
 _PATH = re.compile(
-    r"(?P<deployment>[^/]+)/(?:request|response|model_inputs|model_outputs)/"
+    r"(?P<deployment>[^/]+)/(?P<collection>request|response|model_inputs|model_outputs)/"
     r"(?P<hour>\d{4}/\d\d/\d\d/\d\d)/[^/]+\.jsonl"
 )
 #: Pairs of collections, those that say more first.
-PAIRS = (("request", "response"), ("model_inputs", "model_outputs"))
-#: The two sides of a request may lie in neighbouring hours.
-_HOUR = dt.timedelta(hours=1)
+_PAIRS = (("request", "response"), ("model_inputs", "model_outputs"))
+_ANSWERS = ("response", "model_outputs")
+#: Events that are read of one side before it is the other's turn, so that few of them wait.
+_IN_TURN = 1_000
+#: Requests that are decoded at a time, and become a row group of the file.
+_TOGETHER = 20_000
 
 
-@dataclass
-class Collected:
-    """Captured rows of a deployment, and what could not be read of them."""
+class Place(NamedTuple):
+    """What the name of a file says."""
 
-    table: pa.Table
-    #: Events without the other side, of large bodies that lie elsewhere, or not to be understood.
-    unread: int
+    deployment: str
+    collection: str
+    hour: dt.datetime
 
 
-@dataclass
-class _Sides:
-    """The two sides of the requests, by their id."""
+class _Event(msgspec.Struct):
+    """Of an event what is read; the data as they stand there."""
 
-    asked: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
-    answered: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
-    #: Of the span's own hours.
-    unread: int = 0
+    data: msgspec.Raw
+    time: dt.datetime
+    correlationid: str | None = None
+    xrequestid: str | None = None
+    datainblob: str | bool | None = None
 
-    def alone(self, since: dt.datetime, until: dt.datetime) -> int:
-        """Requests of a span of which one side is missing."""
-        every = {**self.asked, **self.answered}
-        times = [_time(every[key]) for key in self.asked.keys() ^ self.answered.keys()]
-        return sum(time is None or since <= time < until for time in times)
+
+class _Side(NamedTuple):
+    """One side of a request."""
+
+    collection: str
+    data: bytes
+    #: Of its event.
+    at: dt.datetime
+    identity: str
 
 
 def read_collected(
-    folder: UPath | Path,
-    endpoint: str,
-    deployment: str,
-    schema: Schema,
-    since: dt.datetime,
-    until: dt.datetime,
-    *,
-    version: int | None = None,
-    settings: CaptureSettings | None = None,
-) -> Collected:
-    """Read what was collected of a deployment in a span of time.
+    folder: Path, names: Sequence[str], deployment: str, schema: Schema, path: Path
+) -> int:
+    """Write what was collected of a deployment as a captured file.
 
     Its status is not collected: an answer that is an error of ours is 500 where it says
     ``internal``, and else 400; all others are 200. Nor is the time that a request took.
 
     Args:
-        folder: the collector's.
-        endpoint: its name on Azure.
-        deployment: likewise.
+        folder: of the endpoint.
+        names: of the deployment's files below it.
+        deployment: as the platform names deployments, ``v7-3ac66b21``.
         schema: of the version that it serves.
-        since: with a time zone; the first moment.
-        until: likewise; the first moment after it.
-        version: the version; by default as the platform names deployments, ``v7-3ac66b21``.
-        settings: what is taken; all by default.
+        path: the file to write.
 
-    Raises:
-        OSError: storage does not answer.
+    Returns:
+        Requests that are not in it: of large bodies, which lie elsewhere, not to be understood, or
+        with one side alone, as the last one may have.
     """
-    place = folder / endpoint / deployment
-    buffer = RowBuffer(schema, settings or CaptureSettings(""))
-    number = version_of(deployment) if version is None else version
+    buffer = RowBuffer(schema, CaptureSettings(""))
+    served = (deployment, version_of(deployment))
+    collected = _Collected(folder, names)
+    asked = (r for r in collected.records() if not asks_for_metrics(r[5]))
     unread = 0
-    for names in PAIRS:
-        sides = _sides(place, names, since, until)
-        unread += sides.unread + sides.alone(since, until)
-        for key in [k for k in sides.asked if k in sides.answered]:
-            unread += not _add(buffer, sides, key, (deployment, number), (since, until))
-        if sides.asked:
-            break  # the other pair would tell of the same requests again
-    batches = [buffer.batch()] if len(buffer) else []
-    return Collected(pa.Table.from_batches(batches, buffer.schema), unread)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with pq.ParquetWriter(temporary, buffer.schema, compression="zstd") as writer:
+        while some := [*islice(asked, _TOGETHER)]:
+            batches, wrong = _batches(buffer, served, some)
+            unread += wrong
+            for batch in batches:
+                writer.write_batch(batch)
+    temporary.replace(path)
+    return unread + collected.unread
 
 
-def place_of(name: str) -> tuple[str, dt.datetime] | None:
-    """Deployment and hour of a file, by its name below the endpoint's folder."""
+def _batches(
+    buffer: RowBuffer, served: tuple[str, int | None], records: Sequence[Record]
+) -> tuple[list[pa.RecordBatch], int]:
+    """The rows of some requests, and how many of these are not to be understood."""
+    try:
+        wrong = len(buffer.extend(served, records))
+        return [buffer.batch()] if len(buffer) else [], wrong
+    except Exception:
+        buffer.clear()
+        if len(records) == 1:
+            return [], 1
+        # One of them has a value that no column holds.
+        middle = len(records) // 2
+        halves = [_batches(buffer, served, half) for half in (records[:middle], records[middle:])]
+        return halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]
+
+
+def place_of(name: str) -> Place | None:
+    """What a name below the endpoint's folder says; None for one that is no collector's."""
     found = _PATH.fullmatch(name)
     if found is None:
         return None
     hour = dt.datetime.strptime(found["hour"], "%Y/%m/%d/%H")
-    return found["deployment"], hour.replace(tzinfo=dt.UTC)
+    return Place(found["deployment"], found["collection"], hour.replace(tzinfo=dt.UTC))
 
 
-def write_collected(found: Collected, path: Path) -> None:
-    """Write rows as captured files have them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(found.table, temporary, compression="zstd")
-    temporary.replace(path)
+class _Collected:
+    """The events of a deployment, of which at most those of two hours are in memory."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        #: Hour -> collection -> files.
+        self._files: dict[dt.datetime, dict[str, list[Path]]] = {}
+        for name in sorted(names):
+            place = place_of(name)
+            if place is not None:
+                of_hour = self._files.setdefault(place.hour, {})
+                of_hour.setdefault(place.collection, []).append(folder / name)
+        #: Key -> the side that waits for the other one, None once both were there; of this hour
+        #: and of the one before.
+        self._now: dict[str, _Side | None] = {}
+        self._before: dict[str, _Side | None] = {}
+        #: Events that tell of no request, or of one whose other side is missing.
+        self.unread = 0
+        self._decode = msgspec.json.Decoder(_Event).decode
+
+    def records(self) -> Iterator[Record]:
+        """The requests that have both sides."""
+        for asked, answered in self._pairs():
+            try:
+                yield _record(asked, answered)
+            except (ValueError, RecursionError):  # texts that are no JSON, or not UTF-8
+                self.unread += 1
+
+    def _pairs(self) -> Iterator[tuple[_Side, _Side]]:
+        """What was asked and answered, each once: what is collected may be collected twice."""
+        for hour in sorted(self._files):
+            for key, side in self._events(self._files[hour]):
+                found = self._now if key in self._now else self._before
+                other = found.get(key, side)
+                if other is None or other.collection == side.collection:
+                    self._now.setdefault(key, other)
+                    continue
+                found[key] = None
+                yield (other, side) if side.collection in _ANSWERS else (side, other)
+            self._next_hour()
+        self._next_hour()
+
+    def _next_hour(self) -> None:
+        self.unread += sum(side is not None for side in self._before.values())
+        self._before, self._now = self._now, {}
+
+    def _events(self, files: dict[str, list[Path]]) -> Iterator[tuple[str, _Side]]:
+        """The events of an hour, by their keys."""
+        # The other pair would tell of the same requests again.
+        pair = next(pair for pair in _PAIRS if any(name in files for name in pair))
+        sides = [(name, _lines(files.get(name, []))) for name in pair]
+        while sides:
+            for side in [*sides]:
+                name, lines = side
+                some = [*islice(lines, _IN_TURN)]
+                if not some:
+                    sides.remove(side)
+                yield from self._read(name, some)
+
+    def _read(self, collection: str, lines: Iterable[bytes]) -> Iterator[tuple[str, _Side]]:
+        for line in lines:
+            try:
+                event = self._decode(line)
+            except (msgspec.MsgspecError, UnicodeError, RecursionError):  # the last, half-written
+                self.unread += 1
+                continue
+            key = event.correlationid or event.xrequestid
+            if key is None or str(event.datainblob).lower() == "true":
+                self.unread += 1
+                continue
+            identity = event.xrequestid or key
+            yield key, _Side(collection, bytes(event.data), event.time, identity)
 
 
-def _add(
-    buffer: RowBuffer,
-    sides: _Sides,
-    key: str,
-    served: tuple[str, int | None],
-    span: tuple[dt.datetime, dt.datetime],
-) -> bool:
-    asked, answered = sides.asked[key], sides.answered[key]
-    moment = _time(answered)
-    if moment is None:
-        return False
-    if not span[0] <= moment < span[1]:
-        return True
-    body, answer = _body(asked), _answer(answered)
-    if asks_for_metrics(body):
-        return True
+def _lines(files: Sequence[Path]) -> Iterator[bytes]:
+    for path in files:
+        with path.open("rb") as file:
+            yield from (line for line in file if not line.isspace())
+
+
+def _record(asked: _Side, answered: _Side) -> Record:
+    body, answer = _body(asked.data), _answer(answered.data)
     status = _status(answer)
     if status != 200:
         body = answer = b""
-    identity = str(asked.get("xrequestid") or key)
-    request = Request(moment.timestamp(), identity, *served, status, None)
-    try:
-        buffer.add(request, body, answer)
-    except UndecodableError:
-        return False
-    return True
+    at = answered.at if answered.at.tzinfo else answered.at.replace(tzinfo=dt.UTC)
+    # An id is a header's value, and of those bytes.
+    identity = asked.identity.encode("latin-1", "replace")
+    return round(at.timestamp() * 1e6) * 1000, identity, NO_SOURCE, status, None, body, answer
 
 
-def _sides(
-    place: UPath | Path, names: tuple[str, str], since: dt.datetime, until: dt.datetime
-) -> _Sides:
-    sides = _Sides()
-    for name, found in zip(names, (sides.asked, sides.answered), strict=True):
-        for line, within in _lines(place / name, since, until):
-            event = _event(line)
-            key = event and (event.get("correlationid") or event.get("xrequestid"))
-            if event is None or not isinstance(key, str):
-                sides.unread += within
-            else:
-                found[key] = event
-    return sides
-
-
-def _lines(
-    place: UPath | Path, since: dt.datetime, until: dt.datetime
-) -> Iterator[tuple[str, bool]]:
-    """The lines of a span and of the hours around it, and whether they are the span's own."""
-    hour = since.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0) - _HOUR
-    while hour < until + _HOUR:
-        folder = place / f"{hour:%Y}" / f"{hour:%m}" / f"{hour:%d}" / f"{hour:%H}"
-        if folder.is_dir():
-            for path in sorted(folder.glob("*.jsonl"), key=str):
-                lines = path.read_text("utf-8").splitlines()
-                yield from ((line, since <= hour < until) for line in lines if line.strip())
-        hour += _HOUR
-
-
-def _event(line: str) -> dict[str, Any] | None:
-    """An event whose data stand in it; None for any other."""
-    try:
-        found = json.loads(line)
-    except ValueError:  # its last line, half-written
-        return None
-    large = isinstance(found, dict) and str(found.get("datainblob", "")).lower() == "true"
-    return found if isinstance(found, dict) and "data" in found and not large else None
-
-
-def _body(event: dict[str, Any]) -> bytes:
+def _body(data: bytes) -> bytes:
     """What was asked, as a body of ``/score``."""
-    data = event["data"]
-    if isinstance(data, str):
-        return data.encode("utf-8", "replace")
-    return json.dumps({"data": data} if isinstance(data, list) else data).encode()
+    if data.startswith(b"["):
+        return b'{"data":%b}' % data
+    return _text(data)
 
 
-def _answer(event: dict[str, Any]) -> bytes:
+def _answer(data: bytes) -> bytes:
     """What was answered, as an answer of ``/score``."""
-    data = event["data"]
-    if isinstance(data, str):
-        return data.encode("utf-8", "replace")
-    if isinstance(data, list):
-        data = {"predictions": [_prediction(value) for value in data]}
-    return json.dumps(data).encode()
+    if data.startswith(b"["):
+        predictions = [_prediction(value) for value in json.loads(data)]
+        return json.dumps({"predictions": predictions}).encode()
+    return _text(data)
+
+
+def _text(data: bytes) -> bytes:
+    """A body, which may stand in its event as a text."""
+    return json.loads(data).encode("utf-8", "replace") if data.startswith(b'"') else data
 
 
 def _prediction(value: Any) -> Any:
@@ -218,20 +251,14 @@ def _prediction(value: Any) -> Any:
 
 
 def _status(answer: bytes) -> int:
+    if b'"error"' not in answer:
+        return 200
     try:
         found = json.loads(answer)
         code = found["error"]["code"]
     except (ValueError, KeyError, TypeError):
         return 200
     return 500 if code == "internal" else 400
-
-
-def _time(event: dict[str, Any]) -> dt.datetime | None:
-    try:
-        found = dt.datetime.fromisoformat(str(event.get("time")))
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
 
 
 def version_of(deployment: str) -> int | None:

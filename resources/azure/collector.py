@@ -13,24 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.files import read_json
+from mlops_assets.files import digest_json, read_json
 from mlops_assets.scoring.schema import Schema
 from mlops_assets.scoring.signature import MANIFEST
 from resources.azure.blobs import Blobs, side_by_side
 from resources.azure.clients import AzureClients, azure_errors
-from resources.azure.collected import (
-    FOLDER,
-    place_of,
-    read_collected,
-    version_of,
-    write_collected,
-)
+from resources.azure.collected import FOLDER, place_of, read_collected, version_of
 from resources.captured import Captured, CapturedFile
 from resources.endpoints.azureml_documents import OnlineDocuments
 from resources.environment import Profile
 from resources.registry import Registry, RegistryError
 
-_HOUR = dt.timedelta(hours=1)
 logger = logging.getLogger(__name__)
 
 
@@ -73,19 +66,23 @@ class CapturedByAzure(Captured):
     def fetch(
         self, model: str, environment: str, files: Sequence[CapturedFile], folder: Path
     ) -> list[Path]:
-        """See Captured.fetch: a Parquet file for each deployment and hour; raises AzureError."""
+        """See Captured.fetch: a Parquet file for each deployment; raises AzureError."""
         endpoint = self._endpoint_of(model, environment)
-        raw = folder / FOLDER
+        raw = folder / FOLDER / endpoint
 
         def download(file: CapturedFile) -> None:
-            path = raw / endpoint / file.name
+            path = raw / file.name
             if not path.is_file():
                 self._blobs.download(f"{FOLDER}/{endpoint}/{file.name}", path)
 
         side_by_side(download, files)
-        hours = sorted({place for file in files if (place := place_of(file.name)) is not None})
+        names: dict[str, list[str]] = {}
+        for file in files:
+            place = place_of(file.name)
+            if place is not None:
+                names.setdefault(place.deployment, []).append(file.name)
         found: list[Path] = []
-        for deployment, hour in hours:
+        for deployment, own in names.items():
             version = version_of(deployment)
             schema = None if version is None else self._schema_of(model, version)
             if schema is None:
@@ -93,13 +90,12 @@ class CapturedByAzure(Captured):
                     "%s/%s: serves no registered version; left out", endpoint, deployment
                 )
                 continue
-            path = folder / "rows" / deployment / f"{hour:%Y-%m-%d}" / f"{hour:%H}0000-0.parquet"
+            path = folder / "rows" / deployment / f"{digest_json(own)}.parquet"
             if not path.is_file():
-                read = read_collected(raw, endpoint, deployment, schema, hour, hour + _HOUR)
-                if read.unread:
-                    text = "%s/%s: %d requests of %s cannot be read"
-                    logger.warning(text, endpoint, deployment, read.unread, f"{hour:%F %H:00} UTC")
-                write_collected(read, path)
+                unread = read_collected(raw, own, deployment, schema, path)
+                if unread:
+                    text = "%s/%s: %d requests that were collected cannot be read"
+                    logger.warning(text, endpoint, deployment, unread)
             found.append(path)
         return found
 
@@ -126,7 +122,7 @@ class CapturedByAzure(Captured):
             name = blob.name[len(prefix) :]
             place = place_of(name)
             if place is not None:
-                yield CapturedFile(name, place[1], blob.size)
+                yield CapturedFile(name, place.hour, blob.size)
 
     @cached_property
     def _blobs(self) -> Blobs:

@@ -1,17 +1,14 @@
 """`make bench-monitoring`: time and memory of judging a window of 10 million captured rows.
 
-``python -m tests.bench.monitoring [ROWS]``; the rows are made first, in a temporary folder. Each
-measurement has a process of its own, so that the peak of its memory is its own.
+``python -m tests.bench.monitoring [ROWS]``; the rows are made first, in a temporary folder.
 """
 
-import resource
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import duckdb
+
+from tests.bench.beside import compare
 
 ROWS, FILES, REFERENCE = 10_000_000, 40, 1_000_000
 NUMBERS, WHOLE, NAMES, FLAGS = 20, 3, 6, 1
@@ -87,31 +84,13 @@ def pandas(folder: Path) -> None:
         np.nansum((p - q) * np.log(p / q))
 
 
-def measured(what: str, folder: Path) -> tuple[float, float]:
-    """Seconds and peak MB of one process."""
-    command = [sys.executable, "-m", "tests.bench.monitoring", what, str(folder)]
-    started = time.perf_counter()
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return time.perf_counter() - started, float(done.stdout.split()[-1])
-
-
-def main(rows: int) -> None:
-    """Make the rows, and print the figures."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make(folder, rows)
-        size = sum(file.stat().st_size for file in folder.glob("window-*")) / 1e9
-        print(f"{rows:,} captured rows, {len(_COLUMNS)} columns, {size:.2f} GB", flush=True)
-        found = {what: measured(what, folder) for what in ("ours", "pandas")}
-    for what, (seconds, peak) in found.items():
-        print(f"{what}: {seconds:.1f} s, at most {peak:.0f} MB")
-    ratios = [found["pandas"][i] / found["ours"][i] for i in range(2)]
-    print(f"pandas takes {ratios[0]:.2f} times the time, {ratios[1]:.1f} times the memory")
+def filled(folder: Path) -> str:
+    """Make the rows."""
+    rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
+    make(folder, rows)
+    size = sum(file.stat().st_size for file in folder.glob("window-*")) / 1e9
+    return f"{rows:,} captured rows, {len(_COLUMNS)} columns, {size:.2f} GB"
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        {"ours": ours, "pandas": pandas}[sys.argv[1]](Path(sys.argv[2]))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else ROWS)
+    compare("tests.bench.monitoring", filled, {"ours": ours, "pandas": pandas})

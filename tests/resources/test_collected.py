@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from mlops_assets.scoring.capture.settings import CaptureSettings
 from mlops_assets.scoring.schema import Schema
-from resources.azure.collected import read_collected, write_collected
+from resources.azure import collected
+from resources.azure.collected import read_collected
 from tests.bundles import KEYS, MIXED, NUMBERS
 
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
@@ -45,9 +45,12 @@ class Collector:
         self.event("request", key, asked, at, path="/score", method="POST")
         self.event("response", key, answered, at)
 
-    def read(self, schema: Schema = SCHEMA, **more: Any) -> Any:
-        until = NOON + dt.timedelta(hours=2)
-        return read_collected(self.folder, "ep", "v7-3ac66b21", schema, NOON, until, **more)
+    def read(self, schema: Schema = SCHEMA) -> tuple[list[dict[str, Any]], int]:
+        """The rows, and how many requests cannot be read."""
+        place, path = self.folder / "ep", self.folder / "out" / "rows.parquet"
+        names = [found.relative_to(place).as_posix() for found in place.rglob("*.jsonl")]
+        unread = read_collected(place, sorted(names), "v7-3ac66b21", schema, path)
+        return pq.read_table(path).to_pylist(), unread
 
 
 @pytest.fixture
@@ -55,18 +58,23 @@ def collector(tmp_path: Path) -> Collector:
     return Collector(tmp_path)
 
 
-def test_payloads(collector: Collector, tmp_path: Path) -> None:
+def test_payloads(collector: Collector) -> None:
+    times = [NOON + dt.timedelta(seconds=n) for n in range(4)]
     record = {"a": 1.5, "b": 2, "patient": 7}
-    collector.both("one", {"data": [record, {"a": 2, "b": 3}]}, {"predictions": [3.5, 5.0]})
-    collector.both("two", json.dumps({"data": [[1, 2]]}), json.dumps({"predictions": [3]}))
+    collector.both(
+        "one", {"data": [record, {"a": 2, "b": 3}]}, {"predictions": [3.5, 5.0]}, times[0]
+    )
+    collector.both(
+        "two", json.dumps({"data": [[1, 2]]}), json.dumps({"predictions": [3]}), times[1]
+    )
     refused = {"error": {"code": "bad_request", "message": "row 0: missing column 'b'"}}
-    collector.both("three", {"data": [{"a": 1}]}, refused)
-    collector.both("four", {"data": [record]}, {"error": {"code": "internal", "message": "x"}})
+    collector.both("three", {"data": [{"a": 1}]}, refused, times[2])
+    collector.both(
+        "four", {"data": [record]}, {"error": {"code": "internal", "message": "x"}}, times[3]
+    )
     collector.both("metrics", {"metrics": True}, {"instance": "i", "metrics": "# HELP"})
-    found = collector.read()
-    assert found.unread == 0
-    write_collected(found, tmp_path / "out" / "f.parquet")
-    rows = pq.read_table(tmp_path / "out" / "f.parquet").to_pylist()
+    rows, unread = collector.read()
+    assert unread == 0
     assert [(r["mlops_request"], r["mlops_row"], r["mlops_status"]) for r in rows] == [
         ("x-one", 0, 200), ("x-one", 1, 200), ("x-two", 0, 200), ("x-three", None, 400),
         ("x-four", None, 500),
@@ -86,7 +94,7 @@ def test_tables_that_a_script_has_logged(collector: Collector) -> None:
         "model_inputs", "one", [{"size": 1.5, "colour": None}, {"size": 2, "colour": "red"}]
     )
     collector.event("model_outputs", "one", [{"label": "low"}, {"label": "high"}])
-    rows = collector.read(schema).table.to_pylist()
+    rows, _ = collector.read(schema)
     assert [(r["size"], r["colour"], r["mlops_prediction"]) for r in rows] == [
         (1.5, None, "low"), (2.0, "red", "high"),
     ]  # fmt: skip
@@ -96,17 +104,23 @@ def test_requests_are_not_told_of_twice(collector: Collector) -> None:
     collector.both("one", {"data": [[1, 2]]}, {"predictions": [3]})
     collector.event("model_inputs", "one", [{"a": 1, "b": 2}])
     collector.event("model_outputs", "one", [{"y": 3}])
-    assert collector.read().table.num_rows == 1
+    collector.both("one", {"data": [[1, 2]]}, {"predictions": [3]})  # collected once more
+    rows, unread = collector.read()
+    assert (len(rows), unread) == (1, 0)
 
 
-def test_both_sides_in_two_hours_and_what_is_outside_the_span(collector: Collector) -> None:
-    minute = dt.timedelta(minutes=1)
+def test_both_sides_may_lie_in_neighbouring_hours(collector: Collector) -> None:
+    minute, hour = dt.timedelta(minutes=1), dt.timedelta(hours=1)
     collector.event("request", "one", {"data": [[1, 2]]}, NOON - minute)
     collector.event("response", "one", {"predictions": [3]}, NOON)
-    collector.both("two", {"data": [[1, 2]]}, {"predictions": [3]}, NOON - minute)
-    found = collector.read()
-    assert [r["mlops_request"] for r in found.table.to_pylist()] == ["x-one"]
-    assert found.unread == 0
+    collector.event("response", "two", {"predictions": [3]}, NOON - minute)
+    collector.event("request", "two", {"data": [[1, 2]]}, NOON)
+    collector.event("request", "three", {"data": [[1, 2]]}, NOON - minute)
+    collector.both("four", {"data": [[1, 2]]}, {"predictions": [3]}, NOON + hour)
+    collector.event("response", "three", {"predictions": [3]}, NOON + 2 * hour)
+    rows, unread = collector.read()
+    assert {row["mlops_request"] for row in rows} == {"x-one", "x-two", "x-four"}
+    assert unread == 2
 
 
 def test_what_cannot_be_read_is_counted(collector: Collector) -> None:
@@ -118,17 +132,47 @@ def test_what_cannot_be_read_is_counted(collector: Collector) -> None:
     collector.event("response", "large", {"predictions": [3]})
     (path,) = collector.folder.rglob("response/**/*.jsonl")
     with path.open("a") as file:
-        file.write('{"specversion": "1.0", "da')
-    found = collector.read()
-    assert found.table.num_rows == 1
-    # Alone, two that are no requests of this version, a large one with both sides, half a line.
-    assert found.unread == 1 + 2 + 2 + 1
+        file.write('[]\n"text"\n\n{"specversion": "1.0", "da')
+    rows, unread = collector.read()
+    assert len(rows) == 1
+    # Alone, two that are no requests of this version, a large one's two sides, no events.
+    assert unread == 1 + 2 + 2 + 3
 
 
-def test_nothing_and_what_is_excluded(collector: Collector) -> None:
-    empty = collector.read()
-    assert (empty.table.num_rows, empty.unread) == (0, 0)
-    assert "a" in empty.table.schema.names
-    collector.both("one", {"data": [[1, 2]]}, {"predictions": [3]})
-    found = collector.read(settings=CaptureSettings("", exclude=("a", "y")))
-    assert found.table.schema.names[7:] == ["b", "patient", "visit"]
+@pytest.mark.parametrize("side", ["request", "response"])
+@pytest.mark.parametrize(
+    "data",
+    [b'"\xff"', b'"\\ud800"', b"[" * 5000, b"{" * 5000, b'"[[1,"', b"null", b"NaN", b"[[]]", b'{"data": 3}',
+     b'{"error": null}', b'{"error": {"code": []}}', b'"' + b"[" * 100_000 + b'"'],
+)  # fmt: skip
+def test_any_data(collector: Collector, side: str, data: bytes) -> None:
+    other = {"request": "response", "response": "request"}[side]
+    collector.event(other, "one", {"predictions": [3]} if side == "request" else {"data": [[1, 2]]})
+    collector.event(side, "one", "DATA")
+    (path,) = collector.folder.rglob(f"{side}/**/*.jsonl")
+    path.write_bytes(path.read_bytes().replace(b'"DATA"', data))
+    collector.both("good", {"data": [[1, 2]]}, {"predictions": [3]})
+    rows, unread = collector.read()
+    assert "x-good" in [row["mlops_request"] for row in rows]
+    assert unread in (1, 2) or (side == "response" and rows[0]["mlops_status"] == 400)
+
+
+def test_nothing(collector: Collector) -> None:
+    assert collector.read() == ([], 0)
+    collector.event("request", "alone", {"data": [[1, 2]]})
+    assert collector.read() == ([], 1)
+
+
+def test_more_than_is_decoded_at_a_time(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collected, "_TOGETHER", 7)
+    monkeypatch.setattr(collected, "_IN_TURN", 3)
+    for n in range(100):
+        asked = {"data": [[n, 2]] * (n % 3 + 1)} if n % 10 else "nonsense"
+        at = NOON + dt.timedelta(seconds=n)
+        collector.both(f"{n}", asked, {"predictions": [n] * (n % 3 + 1)}, at)
+    rows, unread = collector.read()
+    assert unread == 10
+    expected = [n for n in range(100) if n % 10 for _ in range(n % 3 + 1)]
+    assert [row["a"] for row in rows] == [row["mlops_prediction"] for row in rows] == expected

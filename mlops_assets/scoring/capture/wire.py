@@ -12,8 +12,8 @@ import msgspec
 
 from mlops_assets.scoring.capture.settings import SOCKET
 
-#: A record: time in Unix nanoseconds, request id, source, status, seconds, body, answer.
-Record = tuple[int, bytes, int, int, float, bytes, bytes]
+#: A record: time in Unix nanoseconds, request id, source, status, seconds if known, body, answer.
+Record = tuple[int, bytes, int, int, float | None, bytes, bytes]
 #: A record's source where no deployment answered; else its place in the sources of the block.
 NO_SOURCE = -1
 #: Bytes at most of one block.
