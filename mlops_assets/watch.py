@@ -9,6 +9,7 @@ import datetime as dt
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from mlops_assets.judgement import DEPLOYMENTS
 from mlops_assets.monitoring.report import Report
 from mlops_assets.spec import ModelSpec, parse_model
 from resources.artifacts import Artifacts
-from resources.captured import Captured
+from resources.captured import Captured, CapturedFile
 from resources.documents import Documents
 from resources.environment import CapturePolicy, Environment
 from resources.registry import Registry, Version
@@ -34,6 +35,8 @@ REPORTS = "monitoring"
 SERIES = 100
 #: Labels find rows that were answered so long ago.
 LABEL_DAYS = 30
+#: So many files back the last request of an application is looked for.
+LOOKED_BACK = 20
 PREDICTION = "mlops_prediction"
 
 
@@ -143,11 +146,6 @@ def look(seen: Sight, sources: Sources, now: dt.datetime, folder: Path) -> Repor
         )
     begin = now - dt.timedelta(hours=spec.monitoring.window_hours)
     files = sources.captured.files(version.model, name, begin, now)
-    last = None
-    if not files:
-        long_ago = dt.timedelta(days=min(seen.policy.keep_days, LABEL_DAYS))
-        earlier = sources.captured.files(version.model, name, now - long_ago, now)
-        last = earlier[-1].first if earlier else None
     paths = sources.captured.fetch(version.model, name, files, folder / "captured")
     raw = raw_files(sources.storage, seen.spec)
     span = Span(
@@ -155,7 +153,8 @@ def look(seen: Sight, sources: Sources, now: dt.datetime, folder: Path) -> Repor
         now,
         version.version,
         since=begin,
-        last_request=last,
+        serves=seen.since,
+        asked_before=lambda: _asked_before(seen, sources, begin, folder),
         last_data=_newest_change(raw),
     )
     report = monitor(
@@ -163,6 +162,25 @@ def look(seen: Sight, sources: Sources, now: dt.datetime, folder: Path) -> Repor
     )
     # As it will be read back: plain numbers, whatever made them.
     return Report.model_validate_json(report.model_dump_json())
+
+
+def _asked_before(
+    seen: Sight, sources: Sources, until: dt.datetime, folder: Path
+) -> dt.datetime | None:
+    """When an application asked last; from the newest files back, as far as that is worth it."""
+    from mlops_assets.monitoring.window import last_request
+
+    name, environment = seen.version.model, seen.environment.name
+    since = until - dt.timedelta(days=min(seen.policy.keep_days, LABEL_DAYS))
+    together: dict[dt.datetime, list[CapturedFile]] = {}
+    for file in reversed(sources.captured.files(name, environment, since, until)):
+        together.setdefault(file.first, []).append(file)
+    for files in islice(together.values(), LOOKED_BACK):
+        paths = sources.captured.fetch(name, environment, files, folder / "captured")
+        found = last_request(paths, folder, until)
+        if found is not None:
+            return found
+    return None
 
 
 def raw_files(storage: Storage, spec: ModelSpec) -> list[StoredFile] | None:

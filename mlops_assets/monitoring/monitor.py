@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,8 +54,10 @@ class Span:
     version: int | None = None
     #: Where the window begins; it ends now. None takes all rows of the files.
     since: dt.datetime | None = None
-    #: Of any request before the window, where known.
-    last_request: dt.datetime | None = None
+    #: When that version began to serve.
+    serves: dt.datetime | None = None
+    #: When an application asked last before the window; called where none asked in it.
+    asked_before: Callable[[], dt.datetime | None] = lambda: None
     #: When the newest data set arrived.
     last_data: dt.datetime | None = None
 
@@ -112,7 +114,8 @@ def monitor(
         performance=performance,
         verdicts=[],
     )
-    fresh = Fresh(span.now, answered.last or span.last_request, span.last_data)
+    asked = answered.last or span.asked_before()
+    fresh = Fresh(span.now, asked, span.last_data, span.serves)
     return report.model_copy(update={"verdicts": verdicts(report, spec.monitoring, fresh)})
 
 

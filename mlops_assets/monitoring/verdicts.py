@@ -20,6 +20,8 @@ class Fresh:
     now: dt.datetime
     request: dt.datetime | None
     data: dt.datetime | None
+    #: When the version began to serve.
+    serves: dt.datetime | None = None
 
 
 def verdicts(report: Report, policy: Monitoring, fresh: Fresh) -> list[Verdict]:
@@ -97,11 +99,14 @@ def _beside(metric: LiveMetric) -> str:
 def _freshness(policy: Monitoring, fresh: Fresh) -> Verdict:
     late: list[str] = []
     told: list[str] = []
-    for what, moment in (("request", fresh.request), ("data", fresh.data)):
+    moments = [("last request {} hours ago", fresh.request), ("last data {} hours ago", fresh.data)]
+    if fresh.request is None:
+        moments[0] = ("no request in the {} hours since it serves", fresh.serves)
+    for sentence, moment in moments:
         if moment is None:
             continue
         hours = (fresh.now - moment).total_seconds() / 3600
-        says = f"last {what} {hours:.1f} hours ago"
+        says = sentence.format(f"{hours:.1f}")
         told.append(says)
         if hours > policy.freshness_hours:
             late.append(f"{says}, monitoring.freshness_hours is {policy.freshness_hours:g}")

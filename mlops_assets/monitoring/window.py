@@ -174,6 +174,15 @@ def service(window: Window) -> Service:
     )
 
 
+def last_request(files: Sequence[Path], scratch: Path, until: dt.datetime) -> dt.datetime | None:
+    """When an application asked last before a moment; None if the files have no such request."""
+    with open_window(files, scratch, until=until) as window:
+        if not window.files:
+            return None
+        query = f"SELECT epoch_us(max(mlops_time)) FROM {_files(window.files)}"
+        return _moment(window.one(f"{query} WHERE {window.within}")[0])
+
+
 # -- rows that repeat others
 
 

@@ -164,13 +164,11 @@ class _Collected:
         """What was asked and answered, each once: what is collected may be collected twice."""
         for hour in sorted(self._files):
             for key, side in self._events(self._files[hour]):
-                found = self._now if key in self._now else self._before
-                other = found.get(key, side)
-                if other is None or other.collection == side.collection:
-                    self._now.setdefault(key, other)
-                    continue
-                found[key] = None
-                yield (other, side) if side.collection in _ANSWERS else (side, other)
+                found = self._before if key in self._before else self._now
+                other = found.setdefault(key, side)
+                if other is not None and other.collection != side.collection:
+                    found[key] = None
+                    yield (other, side) if side.collection in _ANSWERS else (side, other)
             self._next_hour()
         self._next_hour()
 

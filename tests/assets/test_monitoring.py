@@ -91,6 +91,30 @@ def test_rows_before_the_window_are_not_in_it(watched: Watched) -> None:
     assert watched.platform.metadata(WATCH)["rows"] == 0
 
 
+def test_an_endpoint_that_no_application_asks_any_more_is_told_of(watched: Watched) -> None:
+    watched.serves(1)
+    watched.answered(0)
+    told: list[tuple[bool, str]] = []
+    for hours in (40, 10):
+        watched.hours += hours  # and a rollout asks its samples
+        watched.capture(table().drop_columns(["rent"]), [0.0] * 200, own=True)
+        assert watched.look(), watched.platform.failures
+        check = watched.platform.check("freshness")
+        told.append((check.passed, str(check.description)))
+    assert [passed for passed, _ in told] == [True, False]
+    assert "last request 40.5 hours ago" in told[0][1]
+    assert "last request 50.5 hours ago, monitoring.freshness_hours is 48" in told[1][1]
+
+
+def test_an_endpoint_that_nobody_has_ever_asked_is_told_of(watched: Watched) -> None:
+    watched.serves(1)  # since 28 days and 12 hours
+    watched.capture(table().drop_columns(["rent"]), [0.0] * 200, own=True)
+    assert watched.look(), watched.platform.failures
+    check = watched.platform.check("freshness")
+    assert not check.passed
+    assert "no request in the 684.0 hours since it serves" in str(check.description)
+
+
 def test_drift_alone_warns(watched: Watched) -> None:
     watched.serves(1)
     data = table().drop_columns(["rent"])

@@ -6,7 +6,6 @@ import numpy as np
 
 from mlops_assets.evidence import Evidence
 from mlops_assets.monitoring.performance import Labelled
-from mlops_assets.scoring.capture.settings import OWN_REQUEST
 from mlops_assets.training.metrics import Judged
 from tests.monitoring.windows import captured, evidence, look, model, reference
 
@@ -27,9 +26,10 @@ def test_what_the_platform_itself_asks_is_not_judged(tmp_path: Path) -> None:
     asked = captured(tmp_path / "asked.parquet", rows, np.arange(200.0))
     # Rows that would be drift, another prediction for keys that have labels, and failures.
     own = captured(
-        tmp_path / f"{OWN_REQUEST}1.parquet",
+        tmp_path / "own.parquet",
         {"id": range(200), "a": np.full(200, 9.0)},
         np.full(200, 1e6),
+        own=True,
     )
     labels = tmp_path / "labels.csv"
     labels.write_text("id,y\n" + "".join(f"{n},{n}.0\n" for n in range(200)))
@@ -38,9 +38,6 @@ def test_what_the_platform_itself_asks_is_not_judged(tmp_path: Path) -> None:
         for files in ([asked], [asked, own])
     )
     assert beside == alone
-    assert (beside.service.requests, beside.rows, beside.verdict("drift").status) == (
-        200,
-        200,
-        "ok",
-    )
+    assert beside.service.requests == beside.rows == 200
+    assert beside.verdict("drift").status == "ok"
     assert look([own], snapshot, SPEC).service.requests == 0

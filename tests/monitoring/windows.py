@@ -15,6 +15,7 @@ from mlops_assets.evidence import Evidence
 from mlops_assets.monitoring.monitor import Span, monitor
 from mlops_assets.monitoring.performance import Labelled
 from mlops_assets.monitoring.report import Report
+from mlops_assets.scoring.capture.settings import OWN_REQUEST
 from mlops_assets.spec import ModelSpec, load_model, parse_model
 from mlops_assets.training.export import distribution
 from mlops_assets.training.metrics import Judged
@@ -83,8 +84,12 @@ def captured(
     version: int = 1,
     at: dt.datetime = NOW - dt.timedelta(hours=1),
     failed: int = 0,
+    own: bool = False,
 ) -> Path:
-    """A captured file: one request per row, unless ``requests`` numbers them."""
+    """A captured file: one request per row, unless ``requests`` numbers them.
+
+    ``own`` ones are the platform's, by their ids.
+    """
     table = table if isinstance(table, pa.Table) else pa.table(dict(table))
     n = table.num_rows
     of = np.arange(n) if requests is None else np.asarray(requests)
@@ -93,10 +98,11 @@ def captured(
     starts[first] = first
     rows = np.arange(n) - np.maximum.accumulate(starts) if n else np.arange(0)
     values = pa.nulls(n, pa.string()) if predictions is None else pa.array(predictions)
-    own = pa.table(
+    name = f"{OWN_REQUEST if own else ''}{path.stem}"
+    meta = pa.table(
         {
             "mlops_time": pa.array([at] * n, pa.timestamp("us", tz="UTC")),
-            "mlops_request": pa.array([f"{path.stem}-{i}" for i in of], pa.string()),
+            "mlops_request": pa.array([f"{name}-{i}" for i in of], pa.string()),
             "mlops_row": pa.array(rows, pa.int32()),
             "mlops_deployment": pa.array(["blue"] * n, pa.string()),
             "mlops_version": pa.array([version] * n, pa.int32()),
@@ -105,8 +111,8 @@ def captured(
             "mlops_prediction": values,
         }
     )
-    for name in table.column_names:
-        own = own.append_column(name, table.column(name))
+    for column in table.column_names:
+        meta = meta.append_column(column, table.column(column))
     if failed:
         lost = {
             "mlops_time": [at] * failed,
@@ -119,12 +125,12 @@ def captured(
                 f.name: pa.array(lost[f.name], f.type)
                 if f.name in lost
                 else pa.nulls(failed, f.type)
-                for f in own.schema
+                for f in meta.schema
             }
         )
-        own = pa.concat_tables([own, rest])
+        meta = pa.concat_tables([meta, rest])
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(own, path)
+    pq.write_table(meta, path)
     return path
 
 
