@@ -282,12 +282,12 @@ def _metadata(
     }
 
 
+#: As many as fit into the page without scrolling sideways; the reports have the other numbers.
 _COLUMNS = dg.TableSchema(
     [
         dg.TableColumn(name, kind)
         for name, kind in (
-            ("column", "string"), ("answer", "string"), ("psi", "float"),
-            ("by chance at most", "float"), ("mean then", "float"), ("mean now", "float"),
+            ("column", "string"), ("answer", "string"), ("psi", "float"), ("by chance", "float"),
             ("why", "string"),
         )
     ]
@@ -296,15 +296,14 @@ _COLUMNS = dg.TableSchema(
 
 def _column_records(report: Report) -> list[dg.TableRecord]:
     found = [*report.columns, report.prediction, *([report.target] if report.target else [])]
+    found.sort(key=lambda column: column not in report.moved)
     return [
         dg.TableRecord(
             {
                 "column": column.column,
                 "answer": column.outcome.replace("_", " "),
-                "psi": _number(column.psi),
-                "by chance at most": _number(column.psi_noise),
-                "mean then": _number(column.mean_then),
-                "mean now": _number(column.mean_now),
+                "psi": _number(column.psi, 3),
+                "by chance": _number(column.psi_noise, 3),
                 "why": column.reason,
             }
         )
@@ -336,11 +335,11 @@ def _plotted(report: Report) -> dict[str, Any]:
     return {name: _number(value) for name, value in numbers.items() if value is not None}
 
 
-def _number(value: float | None) -> float | int | None:
+def _number(value: float | None, digits: int = 6) -> float | int | None:
     """Plain, and as short as people read it: Dagster takes none of numpy's."""
     if value is None or isinstance(value, int):
         return value
-    return float(f"{float(value):.6g}")
+    return float(f"{float(value):.{digits}g}")
 
 
 def build_monitoring(profile: Profile, models: Sequence[str]) -> dg.Definitions:
