@@ -20,6 +20,7 @@ from typing import Any
 
 from mlops_assets.scoring.capture.sender import Sender
 from mlops_assets.scoring.capture.wire import NO_SOURCE
+from mlops_assets.scoring.connections import Answer
 from mlops_assets.scoring.deployments import Deployment, Deployments, Serving
 from mlops_assets.scoring.errors import RequestError
 from mlops_assets.scoring.http import (
@@ -47,7 +48,6 @@ from mlops_assets.scoring.logs import without_values
 from mlops_assets.scoring.metrics import CONTENT_TYPE, Metrics
 from mlops_assets.scoring.openapi import openapi
 from mlops_assets.scoring.predictor import Prediction
-from mlops_assets.scoring.protocol import Answer
 from mlops_assets.scoring.questions import asks_for_metrics, told
 from mlops_assets.scoring.responder import DEPLOYMENT, Responder
 

@@ -23,6 +23,7 @@ import uvicorn
 
 from mlops_assets.scoring import processes
 from mlops_assets.scoring.capture.sender import Sender
+from mlops_assets.scoring.connections import Limits, Watch
 from mlops_assets.scoring.deployments import Deployments, Serving
 from mlops_assets.scoring.generation import (
     Ack,
@@ -33,7 +34,7 @@ from mlops_assets.scoring.generation import (
 from mlops_assets.scoring.keys import KeyFile
 from mlops_assets.scoring.logs import log_to_stderr
 from mlops_assets.scoring.metrics import Metrics
-from mlops_assets.scoring.protocol import Limits, Watch
+from mlops_assets.scoring.protocol import watched
 from mlops_assets.scoring.server import Application
 from mlops_assets.scoring.supervisor import read_settings, read_state
 
@@ -109,7 +110,7 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
-        http=watch.protocol(),
+        http=watched(watch),
         ws="none",
         timeout_graceful_shutdown=GRACE_SECONDS,
     )

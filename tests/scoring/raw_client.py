@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mlops_assets.files import write_atomic
+from mlops_assets.scoring.connections import Limits
 from mlops_assets.scoring.generation import Entry, Generation, GenerationFile
 from mlops_assets.scoring.keys import KEYS
-from mlops_assets.scoring.protocol import Limits
 from mlops_assets.scoring.supervisor import bind
 from resources.endpoints.base import VersionRef
 
@@ -30,7 +30,7 @@ SERVE = """
 import json, sys
 from pathlib import Path
 from mlops_assets.scoring.logs import log_to_stderr
-from mlops_assets.scoring.protocol import Limits
+from mlops_assets.scoring.connections import Limits
 from mlops_assets.scoring.worker import serve
 log_to_stderr()
 folder, listening, alive, limits = sys.argv[1:]

@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from mlops_assets.files import write_atomic
 from mlops_assets.scoring import keys, protocol, responder
+from mlops_assets.scoring.connections import Answer, Limits, Watch
 from mlops_assets.scoring.deployments import Deployment, Deployments, Serving
 from mlops_assets.scoring.generation import Entry, GenerationFile
 from mlops_assets.scoring.http import Head, Headers
@@ -26,7 +27,7 @@ from mlops_assets.scoring.keys import KeyFile
 from mlops_assets.scoring.metrics import Metrics
 from mlops_assets.scoring.mirror import Mirror
 from mlops_assets.scoring.predictor import Predictor
-from mlops_assets.scoring.protocol import Answer, Connection, Limits, Watch
+from mlops_assets.scoring.protocol import Connection, watched
 from mlops_assets.scoring.responder import THREAD_BYTES
 from mlops_assets.scoring.server import Application
 from resources.endpoints.base import VersionRef
@@ -85,7 +86,7 @@ class Side:
         )
         limits = Limits(head=4096, framing=4096, pipelined=4)
         self.watch = Watch(limits, self.metrics.refuse, self if short else None)
-        protocol = self.watch.protocol()
+        protocol = watched(self.watch)
         self._config = uvicorn.Config(
             self._application, http=protocol, ws="none", log_config=None, access_log=False
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlops_assets.scoring.protocol import Limits
+from mlops_assets.scoring.connections import Limits
 from tests.bundles import exported_classifier
 from tests.scoring.bodies import INFER, SCORE, Fuzz
 from tests.scoring.raw_client import Worker, post, worker

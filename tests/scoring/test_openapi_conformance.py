@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.scoring.protocol import Limits
+from mlops_assets.scoring.connections import Limits
 from resources.endpoints.base import VersionRef
 from tests.bundles import exported, wide
 from tests.scoring.raw_client import KEY, get, post, worker

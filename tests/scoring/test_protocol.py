@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlops_assets.scoring.protocol import Limits
+from mlops_assets.scoring.connections import Limits
 from tests.bundles import constant, wordy
 from tests.local_servers import eventually
 from tests.scoring.raw_client import BODY, HEALTH, PATIENCE, Client, Worker, get, post, worker
@@ -459,7 +459,7 @@ def test_as_many_connections_as_the_system_allows_files(
     script = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
-from mlops_assets.scoring.protocol import Limits, Watch
+from mlops_assets.scoring.connections import Limits, Watch
 print(Watch(Limits(), print).maximum, *resource.getrlimit(resource.RLIMIT_NOFILE))
 """
     asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

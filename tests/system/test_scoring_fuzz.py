@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from mlops_assets.scoring.protocol import Limits
+from mlops_assets.scoring.connections import Limits
 from tests.bundles import exported_classifier
 from tests.scoring.bodies import INFER, SCORE, Fuzz
 from tests.scoring.raw_client import HEALTH, Client, Worker, post, worker
