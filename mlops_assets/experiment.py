@@ -105,7 +105,7 @@ class _Bench:
                     differs = changes(first, head)
             judged, closed = self._judged(first, champion, versus)
             if keep:
-                experiments = Experiments(self._profile.home)
+                experiments = Experiments.of(self._resources)
                 kept = experiments.keep(self._model, first.bundle, source.branch)
                 notes.append(f"kept as experiment {kept.version} of {source.branch}")
         report = Report(self._model, source.branch, name, versus, differs, judged, closed)
@@ -286,7 +286,8 @@ def bundle_of(profile: Profile, model: str, name: str) -> Version:
     Raises:
         RegistryError: there is none; the message names those there are.
     """
-    registry: Registry = build_resources(profile)["registry"]
+    resources = build_resources(profile)
+    registry: Registry = resources["registry"]
     if name.isdigit():
         return registry.version(model, int(name))
     spec = load_model(profile.models / model)
@@ -294,7 +295,7 @@ def bundle_of(profile: Profile, model: str, name: str) -> Version:
         released = [v for v in registry.versions(model) if v.manifest.source.on_branch]
         if released:
             return released[-1]
-    return Experiments(profile.home).newest(model, name)
+    return Experiments.of(resources).newest(model, name)
 
 
 def compare(profile: Profile, model: str, first: str, second: str) -> Report:

@@ -22,6 +22,7 @@ from mlops_assets.gates import Facts, GatesClosedError, require_open, verdicts
 from mlops_assets.judgement import policy
 from mlops_assets.rollout import RolloutError, roll_out
 from mlops_assets.samples import load_samples
+from mlops_assets.wiring import build_resources
 from resources.endpoints.base import VersionRef
 from resources.endpoints.local import LocalEndpoints, LocalSettings
 from resources.environment import Environment, Profile
@@ -97,7 +98,7 @@ def serve(
     if hours is not None and hours > most:
         raise PreviewError(f"{wanted.name}.json lets a preview live for {most:g} hours at most")
     _sweep(profile)
-    version = Experiments(profile.home).newest(model, branch)
+    version = Experiments.of(build_resources(profile)).newest(model, branch)
     samples = load_samples(profile.samples_of(model, wanted.name))
     _require_open(version, branch, wanted)
     ends = time.time() + 3600 * (most if hours is None else hours)

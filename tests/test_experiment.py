@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from mlops_assets.wiring import build_resources
 from resources.branches import current, work_on
 from resources.experiments import Experiments
 from resources.git_commands import GitError
@@ -163,7 +164,7 @@ def test_kept_experiments_are_compared_and_use_up_no_number(clone: Platform) -> 
     repository.train_py(BETTER)
     found = said("--keep")
     assert "kept as experiment 1 of idea" in found["notes"]
-    kept = Experiments(clone.profile.home).newest("rent", "idea")
+    kept = Experiments.of(build_resources(clone.profile)).newest("rent", "idea")
     assert kept.mismatched() == []
     source = kept.manifest.source
     assert (source.experiment, source.branch, source.on_branch) == ("idea", "main", False)
@@ -202,7 +203,7 @@ def test_kept_experiments_are_compared_and_use_up_no_number(clone: Platform) -> 
 
 
 def test_the_newest_of_a_branch(light: Platform) -> None:
-    experiments = Experiments(light.profile.home)
+    experiments = Experiments.of(build_resources(light.profile))
     with pytest.raises(RegistryError, match="Kept so far: none"):
         experiments.newest("rent", "main")
     said("--keep")

@@ -9,6 +9,7 @@ import pytest
 
 from mlops_assets.preview import PreviewError, end, environment_of, previews, serve
 from mlops_assets.strict import SpecError
+from mlops_assets.wiring import build_resources
 from resources.endpoints.base import EndpointError, Request
 from resources.endpoints.local import LocalEndpoints
 from resources.environment import load_profile
@@ -82,7 +83,8 @@ def test_what_is_not_served(kept: Platform) -> None:
         serve(kept.profile, "rent", "Feature/one", hours=3)
     code, text = mlops("preview", "rent", "other")
     assert (code, "no experiment of rent on branch other" in text) == (1, True)
-    pickle = Experiments(kept.profile.home).newest("rent", "Feature/one").bundle / "model.pkl"
+    experiments = Experiments.of(build_resources(kept.profile))
+    pickle = experiments.newest("rent", "Feature/one").bundle / "model.pkl"
     pickle.write_bytes(pickle.read_bytes() + b" ")
     with pytest.raises(PreviewError, match=r"changed on disk: \['model.pkl'\]"):
         serve(kept.profile, "rent", "Feature/one")
