@@ -27,7 +27,7 @@ from resources.registry import Registry, Version
 from resources.storage import Storage, StorageError, StoredFile
 
 if TYPE_CHECKING:
-    from mlops_assets.monitoring.performance import Labelled
+    from mlops_assets.monitoring.labels import Labelled
 
 #: First part of the reports' names.
 REPORTS = "monitoring"
@@ -158,7 +158,13 @@ def look(seen: Sight, sources: Sources, now: dt.datetime, folder: Path) -> Repor
         last_data=_newest_change(raw),
     )
     report = monitor(
-        span, reference, spec, version.evidence, _labelled(seen, sources, now, folder), folder
+        span,
+        reference,
+        spec,
+        version.evidence,
+        _labelled(seen, sources, now, folder),
+        folder,
+        predictions=PREDICTION in seen.allowed,
     )
     # As it will be read back: plain numbers, whatever made them.
     return Report.model_validate_json(report.model_dump_json())
@@ -199,13 +205,15 @@ def _newest_change(files: Sequence[StoredFile] | None) -> dt.datetime | None:
 def _labelled(seen: Sight, sources: Sources, now: dt.datetime, folder: Path) -> Labelled | None:
     """Labelled rows with all that the version answered since it serves, or for a month."""
     labels, spec = seen.spec.monitoring.labels, seen.spec
-    if labels is None or not {spec.data.target, *spec.data.key} <= seen.allowed:
+    if labels is None or not {spec.data.target, *spec.data.key, PREDICTION} <= seen.allowed:
         return None
     try:
         files = sources.storage.files(labels.location, f".{labels.format}")
+        # What arrived last counts, whatever it is called.
+        files = sorted(files, key=lambda file: (file.changed, str(file.path)))
     except StorageError:
         return None  # none has arrived yet
-    from mlops_assets.monitoring.performance import Labelled
+    from mlops_assets.monitoring.labels import Labelled
 
     since = max(seen.since, now - dt.timedelta(days=LABEL_DAYS))
     name, environment = seen.version.model, seen.environment.name
@@ -221,8 +229,8 @@ def _here(file: StoredFile, folder: Path, number: int) -> Path:
     """A file of this machine, copied where it is none."""
     if file.path.protocol in ("", "file", "local"):
         return Path(file.path.path)
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{number}{Path(file.path.name).suffix}"
+    target = folder / str(number) / file.path.name
+    target.parent.mkdir(parents=True, exist_ok=True)
     with file.path.open("rb") as source, target.open("wb") as copy:
         shutil.copyfileobj(source, copy)
     return target

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy import special
 
 from mlops_assets.evidence import Evidence
 from mlops_assets.monitoring import performance as live
 from mlops_assets.monitoring.bins import Bins, name_of, of_predictions
 from mlops_assets.monitoring.columns import Case, judge
-from mlops_assets.monitoring.performance import Joined, Labelled
+from mlops_assets.monitoring.labels import TARGET, Joined, Labelled, join
 from mlops_assets.monitoring.reference import bins_of, kind_of
 from mlops_assets.monitoring.report import ColumnReport, NewValue, Outcome, Report
 from mlops_assets.monitoring.requests import LEAST, Requests
@@ -30,8 +31,8 @@ from mlops_assets.monitoring.window import (
     Window,
     count,
     count_repeated_once,
-    distinct_share,
     open_window,
+    repeats,
     requests,
     service,
     shortened,
@@ -41,6 +42,12 @@ from mlops_assets.spec import Column, ModelSpec
 Array = np.ndarray[Any, Any]
 
 PREDICTION = "mlops_prediction"
+#: What is said of a column whose values may not be seen.
+HIDDEN: tuple[Outcome, str] = ("not_captured", "not captured")
+#: Chance with which fewer rows are equal than the snapshot lets expect.
+SURE = 0.999
+#: Share of different rows that may be lost where equal rows count once.
+LOST = 0.2
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ def monitor(
     release: Evidence | None,
     labelled: Labelled | None = None,
     scratch: Path | None = None,
+    *,
+    predictions: bool = True,
 ) -> Report:
     """Judge a window of captured rows.
 
@@ -79,6 +88,7 @@ def monitor(
         release: the version's evidence; without it neither predictions nor performance are judged.
         labelled: labelled rows that arrived, with the captured files that hold their predictions.
         scratch: where DuckDB may spill; default: a temporary folder.
+        predictions: whether what was predicted may be looked at.
     """
     with TemporaryDirectory(dir=scratch) as folder:
         joined, target = _labelled(labelled, spec, span, Path(folder))
@@ -88,12 +98,13 @@ def monitor(
         ) as window:
             answered = service(window)
             rows = window.rows
-            cases, others = _cases(window, reference, spec, release, Path(folder))
+            found = _predicted(release, spec) if predictions else _prediction(*HIDDEN, spec)
+            cases, others = _cases(window, reference, spec, found, Path(folder))
             drifting = _Drift.of(window, spec, rows, cases)
             if target is not None:
                 cases = [*cases, _target_case(target, reference, spec)]
             reports = {r.column: r for r in others + drifting.judge(cases, spec)}
-            unreadable = window.unreadable
+            unreadable = [*window.unreadable, *(joined.unreadable if joined else ())]
     kept = [n for n in spec.data.columns if n in reports and n != spec.data.target]
     performance = None
     if joined is not None and release is not None:
@@ -149,7 +160,11 @@ def compare_snapshots(
 
 
 def _cases(
-    window: Window, reference: Path, spec: ModelSpec, release: Evidence | None, scratch: Path
+    window: Window,
+    reference: Path,
+    spec: ModelSpec,
+    predicted: Bins | ColumnReport,
+    scratch: Path,
 ) -> tuple[list[Case], list[ColumnReport]]:
     """Columns to judge, and what is said of those that cannot be."""
     bins: dict[str, Bins] = {}
@@ -173,12 +188,10 @@ def _cases(
             bins[name] = found
     if window.rows and bins:
         _count_repeated_once(window, reference, list(bins), scratch)
-    predictions = None if release is None else release.predictions
-    if predictions is None:
-        says = "released before the distribution of predictions was kept"
-        others.append(_prediction("unknown", says, spec))
+    if isinstance(predicted, ColumnReport):
+        others.append(predicted)
     else:
-        bins[PREDICTION] = of_predictions(predictions)
+        bins[PREDICTION] = predicted
     counts = count(window, bins, spec.data.columns)
     cases = [
         Case(n, _kind(n, spec), b, counts[n])
@@ -198,7 +211,7 @@ def _untested(
     name: str, column: Column, window: Window, spec: ModelSpec, known: set[str]
 ) -> tuple[Outcome, str] | None:
     if window.files and not window.holding(name):
-        return "not_captured", "not captured"
+        return HIDDEN
     if name in spec.monitoring.ignore:
         return "ignored", "moves by itself, says monitoring.ignore"
     if not column.feature:
@@ -220,19 +233,32 @@ def _kind(name: str, spec: ModelSpec) -> Any:
     return kind_of(spec.data.columns[name])
 
 
+def _predicted(release: Evidence | None, spec: ModelSpec) -> Bins | ColumnReport:
+    """The predictions at release, or why they cannot be judged."""
+    if release is None or release.predictions is None:
+        says = "released before the distribution of predictions was kept"
+        return _prediction("unknown", says, spec)
+    return of_predictions(release.predictions)
+
+
 def _prediction(outcome: Outcome, reason: str, spec: ModelSpec) -> ColumnReport:
     kind = _kind(PREDICTION, spec)
     return ColumnReport(column=PREDICTION, kind=kind, outcome=outcome, reason=reason)
 
 
 def _count_repeated_once(window: Window, reference: Path, names: list[str], scratch: Path) -> None:
-    """Equal rows count once, where the reference says that they do not come about by chance."""
+    """Equal rows count once, where there are more of them than come about by chance."""
     names = [n for n in names if len(window.holding(n)) == len(window.files)]
-    if not names or distinct_share(window, names) >= DISTINCT:
+    found = repeats(window, names) if names else None
+    if found is None or found.distinct >= DISTINCT:
         return
     with open_window([reference], scratch, captured=False) as snapshot:
-        natural = distinct_share(snapshot, names)
-    if natural >= DISTINCT:
+        natural = repeats(snapshot, names)
+    # Chance that two rows are equal; at most, for few equal ones in the snapshot are no sure count.
+    chance = float(special.gammaincinv(natural.equal + 1, SURE)) / max(natural.pairs, 1.0)
+    # Of the different rows, how many would be equal by chance and yet count once.
+    lost = chance * found.rows * found.distinct / 2
+    if found.equal > chance * found.pairs and lost <= LOST:
         count_repeated_once(window, names)
 
 
@@ -287,9 +313,9 @@ def _labelled(
     if labelled is None or not labelled.files:
         return None, None
     with open_window(labelled.captured, folder, span.version) as window:
-        joined = live.join(window, labelled, spec)
-    enough = joined.labelled >= spec.monitoring.performance.minimum_rows
-    return joined, joined.targets if enough else None
+        joined = join(window, labelled, spec)
+    enough = joined.table.num_rows >= spec.monitoring.performance.minimum_rows
+    return joined, joined.table.column(TARGET) if enough else None
 
 
 def _target_case(targets: pa.ChunkedArray, reference: Path, spec: ModelSpec) -> Case:

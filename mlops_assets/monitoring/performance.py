@@ -2,127 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from mlops_assets.evidence import Evidence, Interval, Slice
 from mlops_assets.monitoring.bins import name_of
+from mlops_assets.monitoring.labels import PREDICTED, TARGET, Joined
 from mlops_assets.monitoring.report import LiveMetric, LiveSlice, Performance
-from mlops_assets.monitoring.window import Window, literal, quoted
 from mlops_assets.spec import METRICS, OF_PROBABILITIES, ModelSpec, metric_range
 from mlops_assets.training.metrics import Judged, bootstrap, interval, unit_values
 
 Array = np.ndarray[Any, Any]
 
-#: Labelled rows that are judged; of more, a sample by key.
-ROWS = 200_000
 #: Half-widths of a 95 % interval in standard errors.
 HALF = 1.96
 #: Values of one slice column that are looked at.
 SLICE_VALUES = 50
 #: Rows of a slice at release below which its value says nothing.
 LEAST_AT_RELEASE = 10
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Labelled rows, and where the predictions for them were captured.
-
-    Labels arrive later than requests, so ``captured`` may reach back further than the window.
-    """
-
-    files: Sequence[Path]
-    captured: Sequence[Path]
-    format: Literal["csv", "parquet"] = "csv"
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Labelled rows, each once, with the last prediction for their key."""
-
-    labelled: int
-    #: Columns target, predicted and the slices that are known; rows with a prediction.
-    table: pa.Table
-    #: All targets that were labelled, predicted or not.
-    targets: pa.ChunkedArray
-    problem: str = ""
-
-
-def join(window: Window, labels: Labelled, spec: ModelSpec) -> Joined:
-    """Join labelled rows with captured predictions by key.
-
-    Args:
-        window: opened on ``labels.captured``.
-        labels: the labelled rows.
-        spec: names the key, the target and the slices.
-    """
-    empty = pa.table({"target": pa.array([], pa.string())})
-    key, target = spec.data.key, spec.data.target
-    source = _labels(labels)
-    found = window.database.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
-    there = [row[0] for row in found]
-    missing = [name for name in [*key, target] if name not in there]
-    if missing:
-        problem = f"the labelled rows have no column {', '.join(missing)}"
-        return Joined(0, empty, empty.column(0), problem)
-    keys = ", ".join(f"{_text(name)} AS k{i}" for i, name in enumerate(key))
-    names = ", ".join(f"k{i}" for i in range(len(key)))
-    also = [name for name in spec.slices if name in there and name not in (*key, target)]
-    wanted = "".join(f", last({_text(name)}) AS {quoted('l_' + name)}" for name in also)
-    window.database.execute(
-        f"CREATE OR REPLACE TEMP TABLE labelled AS SELECT * FROM (SELECT {keys}, "
-        f"last({_typed(quoted(target), spec)}) AS target{wanted} FROM {source} GROUP BY {names}) "
-        "WHERE target IS NOT NULL"
-    )
-    (labelled,) = window.one("SELECT count(*) FROM labelled")
-    targets = window.arrow(f"SELECT target FROM labelled USING SAMPLE reservoir({ROWS} ROWS)")
-    absent = [name for name in key if not window.files or len(window.holding(name)) == 0]
-    if absent:
-        problem = f"no request carried the key {', '.join(absent)}, so that no label finds its row"
-        return Joined(labelled, empty, targets.column(0), problem)
-    slices = [name for name in spec.slices if window.holding(name)]
-    taken = "".join(
-        f", arg_max({_text(name)}, mlops_time) AS {quoted('c_' + name)}" for name in slices
-    )
-    files = [f for f in window.files if all(n in window.schemas[f].names for n in [*key, *slices])]
-    shown = {n: quoted("l_" + n) for n in also} | {n: quoted("c_" + n) for n in slices}
-    columns = "".join(f", {column} AS {quoted(name)}" for name, column in shown.items())
-    every = max(1, labelled // ROWS)
-    table = window.arrow(
-        f"SELECT target, predicted{columns} FROM labelled JOIN (SELECT {keys}, "
-        f"arg_max({_typed('mlops_prediction', spec)}, mlops_time) AS predicted{taken} FROM "
-        f"{window.source(files)} AND mlops_prediction IS NOT NULL GROUP BY {names}) "
-        f"USING ({names}) WHERE predicted IS NOT NULL AND hash({names}) % {every} = 0"
-    )
-    return Joined(labelled, table, targets.column(0))
-
-
-def _labels(labels: Labelled) -> str:
-    names = ", ".join(literal(str(file)) for file in labels.files)
-    if labels.format == "parquet":
-        return f"read_parquet([{names}], union_by_name = true)"
-    return f"read_csv([{names}], header = true, all_varchar = true, union_by_name = true)"
-
-
-def _text(name: str) -> str:
-    return f"CAST({quoted(name)} AS VARCHAR)"
-
-
-def _typed(expression: str, spec: ModelSpec) -> str:
-    """A target or prediction in the type that metrics compare."""
-    if spec.task == "regression":
-        return f"TRY_CAST({expression} AS DOUBLE)"
-    kind = spec.data.columns[spec.data.target].type
-    if kind == "integer":
-        return f"TRY_CAST({expression} AS BIGINT)"
-    text = f"nullif(CAST({expression} AS VARCHAR), '')"
-    return f"lower({text})" if kind == "boolean" else text
 
 
 def judge(joined: Joined, spec: ModelSpec, release: Evidence) -> Performance:
@@ -159,7 +60,7 @@ def judge(joined: Joined, spec: ModelSpec, release: Evidence) -> Performance:
 
 
 def _judged(table: pa.Table, spec: ModelSpec, release: Evidence) -> Judged:
-    target, predicted = (np.array(table.column(n).to_pylist()) for n in ("target", "predicted"))
+    target, predicted = (np.array(table.column(n).to_pylist()) for n in (TARGET, PREDICTED))
     if spec.task == "regression":
         return Judged(spec.task, target, predicted)
     known = list(release.predictions.labels) if release.predictions else []

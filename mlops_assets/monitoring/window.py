@@ -26,14 +26,16 @@ Array = np.ndarray[Any, Any]
 MEMORY_LIMIT = "300MB"
 #: Rows whose repetitions are looked at; a window with more of them is sampled.
 SAMPLE = 200_000
-#: Rows whose requests are looked at.
-TOGETHER = 50_000
+#: Rows whose requests are looked at, or more, if so many requests have more.
+TOGETHER, SOME = 50_000, 100
 #: Below this share of different rows a window's repeated rows count once.
 DISTINCT = 0.95
 #: New values that are named, and how much of each.
 NAMED, LETTERS = 10, 80
-#: Columns that capture adds to each row.
+#: Columns that capture adds to each row; no model's own column has such a name, so that names in
+#: queries that are not a column's begin so, too.
 OWN = "mlops_"
+_OF_SERVICE = ("mlops_time", "mlops_request", "mlops_row", "mlops_status", "mlops_seconds")
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,9 @@ class Window:
     """Captured rows that one query can be asked of."""
 
     database: duckdb.DuckDBPyConnection
+    #: Those that may hold rows of the version; a column has one type in all of them.
     files: list[Path]
-    #: Names and types of each file's columns.
+    #: Names and types of each file's columns; of the files of other versions too.
     schemas: dict[Path, pa.Schema]
     where: str
     unreadable: list[str] = field(default_factory=list[str])
@@ -75,7 +78,20 @@ class Window:
         """What follows FROM: the rows of some files that were scored."""
         if self.table is not None and len(files) == len(self.files):
             return self.table
-        return f"{_files(files)} WHERE {self.where}"
+        return f"{self.rows_of(files)} WHERE {self.where}"
+
+    def rows_of(self, files: Sequence[Path], columns: str = "*") -> str:
+        """What follows FROM: all rows of some files; NULL where one has no such column.
+
+        Files of the same columns are read together: looking for those of each file by itself costs
+        memory for every file.
+        """
+        alike: dict[tuple[str, ...], list[Path]] = {}
+        for file in files:
+            schema = self.schemas[file]
+            alike.setdefault((*schema.names, *map(str, schema.types)), []).append(file)
+        parts = (f"SELECT {columns} FROM read_parquet({_list(some)})" for some in alike.values())
+        return f"({' UNION ALL BY NAME '.join(parts)})"
 
     def one(self, query: str) -> tuple[Any, ...]:
         """The only row of an answer."""
@@ -111,10 +127,14 @@ def open_window(
         until: likewise those from that moment on.
     """
     schemas: dict[Path, pa.Schema] = {}
+    judged: list[Path] = []
     unreadable: list[str] = []
     for file in files:
         try:
-            schemas[file] = pq.read_schema(file)
+            with pq.ParquetFile(file) as opened:
+                schemas[file] = opened.schema_arrow
+                if version is None or _may_hold(opened.metadata, version):
+                    judged.append(file)
         except (pa.ArrowInvalid, OSError) as error:
             unreadable.append(f"{file.name}: {str(error).splitlines()[0]}")
     within = f"NOT starts_with(mlops_request, {literal(OWN_REQUEST)})" if captured else "true"
@@ -130,7 +150,20 @@ def open_window(
         # there is none: isnan() would be false for each.
         database.execute("SET disabled_optimizers = 'statistics_propagation'")
         database.execute("SET TimeZone = 'UTC'")
-        yield Window(database, list(schemas), schemas, where, unreadable, within=within)
+        yield Window(database, judged, schemas, where, unreadable, within=within)
+
+
+def _may_hold(metadata: pq.FileMetaData, version: int) -> bool:
+    """Whether a file may have rows of a version; its columns may be of other types if not."""
+    names = metadata.schema.names
+    if "mlops_version" not in names:
+        return True
+    place = names.index("mlops_version")
+    for group in range(metadata.num_row_groups):
+        found = metadata.row_group(group).column(place).statistics
+        if found is None or not found.has_min_max or found.min <= version <= found.max:
+            return True
+    return False
 
 
 def _timestamp(moment: dt.datetime) -> str:
@@ -142,12 +175,13 @@ def _timestamp(moment: dt.datetime) -> str:
 
 def service(window: Window) -> Service:
     """Requests, errors and latencies; a request is told by its first row, or by having none."""
-    if not window.files:
+    if not window.schemas:
         return Service(
             requests=0, rows=0, failed=0, refused=0, error_rate=None, p50_ms=None, p95_ms=None,
             first=None, last=None,
         )  # fmt: skip
-    source = f"{_files(window.files)} WHERE {window.within} AND coalesce(mlops_row, 0) = 0"
+    rows_of = window.rows_of([*window.schemas], ", ".join(_OF_SERVICE))
+    source = f"{rows_of} WHERE {window.within} AND coalesce(mlops_row, 0) = 0"
     requests, failed, refused, first, last = window.one(
         "SELECT count(*), coalesce(count_if(mlops_status >= 500), 0), "
         "coalesce(count_if(mlops_status >= 400 AND mlops_status < 500), 0), "
@@ -158,8 +192,7 @@ def service(window: Window) -> Service:
         f"FROM {source} AND isfinite(mlops_seconds)"
     )
     (rows,) = window.one(
-        f"SELECT count(*) FROM {_files(window.files)} WHERE {window.within} AND "
-        "mlops_row IS NOT NULL"
+        f"SELECT count(*) FROM {rows_of} WHERE {window.within} AND mlops_row IS NOT NULL"
     )
     return Service(
         requests=requests,
@@ -179,24 +212,42 @@ def last_request(files: Sequence[Path], scratch: Path, until: dt.datetime) -> dt
     with open_window(files, scratch, until=until) as window:
         if not window.files:
             return None
-        query = f"SELECT epoch_us(max(mlops_time)) FROM {_files(window.files)}"
+        rows_of = window.rows_of(window.files, ", ".join(_OF_SERVICE))
+        query = f"SELECT epoch_us(max(mlops_time)) FROM {rows_of}"
         return _moment(window.one(f"{query} WHERE {window.within}")[0])
 
 
 # -- rows that repeat others
 
 
-def distinct_share(window: Window, columns: Sequence[str]) -> float:
-    """Different rows per row, over some columns, in a sample that holds all copies of its rows."""
+@dataclass(frozen=True)
+class Repeats:
+    """How often rows are equal, in a sample that holds all copies of its rows."""
+
+    rows: int
+    #: Different rows per row.
+    distinct: float
+    #: Pairs of equal rows in the sample, and how many pairs stand for one of them.
+    equal: int
+    each: int
+
+    @property
+    def pairs(self) -> float:
+        """Of all rows, as many as the sample has of its own."""
+        return self.rows * (self.rows - 1) / 2 / self.each
+
+
+def repeats(window: Window, columns: Sequence[str]) -> Repeats:
+    """Count equal rows; of two that are equal in some columns, by a hash of those."""
     rows = window.rows
-    if not rows or not columns:
-        return 1.0
     every = max(1, rows // SAMPLE)
-    seen, different = window.one(
-        f"SELECT count(*), count(DISTINCT h) FROM (SELECT {_hash(columns)} AS h FROM "
-        f"{window.source(window.files)}) WHERE h % {every} = 0"
+    seen, different, equal = window.one(
+        "SELECT coalesce(sum(mlops_copies), 0), count(*), "
+        "coalesce(sum(mlops_copies * (mlops_copies - 1) // 2), 0) FROM "
+        f"(SELECT mlops_hash, count(*) AS mlops_copies FROM (SELECT {_hash(columns)} AS mlops_hash "
+        f"FROM {window.source(window.files)}) WHERE mlops_hash % {every} = 0 GROUP BY mlops_hash)"
     )
-    return different / seen if seen else 1.0
+    return Repeats(rows, different / seen if seen else 1.0, int(equal), every)
 
 
 def count_repeated_once(window: Window, columns: Sequence[str]) -> None:
@@ -205,14 +256,16 @@ def count_repeated_once(window: Window, columns: Sequence[str]) -> None:
     A client that asks the same again brings no new row, and a thousand copies are no distribution.
     """
     every = max(1, window.rows // SAMPLE)
-    names = ", ".join(quoted(n) for n in [*columns, "mlops_request", "mlops_prediction"])
+    own = [name for name in ("mlops_request", "mlops_prediction") if window.holding(name)]
+    names = ", ".join(quoted(n) for n in [*columns, *own])
     empty = " AND ".join(f"{quoted(name)} IS NULL" for name in columns)
     window.database.execute(
-        f"CREATE TEMP TABLE rows_once AS SELECT DISTINCT ON (h, n) * FROM (SELECT {names}, "
-        f"{_hash(columns)} AS h, CASE WHEN {empty} THEN row_number() OVER () ELSE 0 END AS n "
-        f"FROM {window.source(window.files)}) WHERE n > 0 OR h % {every} = 0"
+        f"CREATE TEMP TABLE mlops_once AS SELECT DISTINCT ON (mlops_hash, mlops_empty) * FROM ("
+        f"SELECT {names}, {_hash(columns)} AS mlops_hash, CASE WHEN {empty} THEN row_number() "
+        f"OVER () ELSE 0 END AS mlops_empty FROM {window.source(window.files)}) "
+        f"WHERE mlops_empty > 0 OR mlops_hash % {every} = 0"
     )
-    window.table = "rows_once"
+    window.table = "mlops_once"
 
 
 # -- columns
@@ -350,22 +403,23 @@ def requests(window: Window, bins: Mapping[str, Bins]) -> tuple[Requests, dict[s
     """The requests of a sample of rows, and each column's bins in it; None if each has one row."""
     names = [name for name in bins if len(window.holding(name)) == len(window.files)]
     source = window.source(window.files)
-    rows = window.rows
-    every = max(1, rows // TOGETHER)
+    rows, about = window.one(f"SELECT count(*), approx_count_distinct(mlops_request) FROM {source}")
+    # Enough requests to tell how alike their rows are, however large each of them is.
+    every = max(1, min(rows // TOGETHER, about // SOME))
     # All rows of a request are in the sample, or none.
     seen, different = window.one(
-        "SELECT count(*), count(DISTINCT request) FROM (SELECT hash(mlops_request) AS request FROM "
-        f"{source}) WHERE request % {every} = 0"
+        "SELECT count(*), count(DISTINCT mlops_asked) FROM (SELECT hash(mlops_request) AS "
+        f"mlops_asked FROM {source}) WHERE mlops_asked % {every} = 0"
     )
     if different >= seen or not names:
         return None
     total = round(rows * different / seen)
     values = ", ".join(f"{_value(name, bins[name])} AS {quoted(name)}" for name in names)
     table = window.arrow(
-        f"SELECT request, {values} FROM (SELECT *, hash(mlops_request) AS request FROM {source}) "
-        f"WHERE request % {every} = 0"
+        f"SELECT mlops_asked, {values} FROM (SELECT *, hash(mlops_request) AS mlops_asked FROM "
+        f"{source}) WHERE mlops_asked % {every} = 0"
     )
-    _, of_row = np.unique(table.column("request").to_numpy(), return_inverse=True)
+    _, of_row = np.unique(table.column("mlops_asked").to_numpy(), return_inverse=True)
     codes = {name: bins[name].codes(_array(table.column(name))) for name in names}
     return Requests(of_row, int(of_row.max(initial=-1)) + 1, total), codes
 
@@ -394,9 +448,8 @@ def shortened(value: str) -> str:
     return value if len(value) <= LETTERS else value[: LETTERS - 1] + "…"
 
 
-def _files(files: Sequence[Path]) -> str:
-    names = ", ".join(literal(str(file)) for file in files)
-    return f"read_parquet([{names}], union_by_name = true)"
+def _list(files: Sequence[Path]) -> str:
+    return f"[{', '.join(literal(str(file)) for file in files)}]"
 
 
 def _hash(columns: Sequence[str]) -> str:

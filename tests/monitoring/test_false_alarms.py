@@ -197,6 +197,28 @@ def test_a_client_that_repeats_one_row_is_no_drift(tmp_path: Path) -> None:
     assert "2000 rows, 1999 of which repeat another" in verdict.reason
 
 
+@pytest.mark.parametrize(("then", "now"), [(300, 50_000), (1000, 20_000)])
+def test_rows_of_coarse_columns_that_are_equal_by_chance_are_counted(
+    tmp_path: Path, then: int, now: int
+) -> None:
+    """The more rows the more are equal: in a large window most, in a small snapshot hardly any."""
+    random = np.random.default_rng(then)
+    shares = [0.4, 0.2, 0.1, 0.1, 0.05, 0.05, 0.04, 0.03, 0.02, 0.01]
+
+    def rows(n: int) -> dict[str, np.ndarray]:
+        return {
+            "age": random.integers(18, 80, n),
+            "region": random.choice(list("abcdefghij"), n, p=shares),
+            "amount": np.round(random.lognormal(6, 0.6, n), -1),
+        }
+
+    spec = model({"age": "{type: integer}", "region": "{type: string}", "amount": "{type: float}"})
+    snapshot = reference(tmp_path, {"id": range(then), **rows(then), "y": random.normal(size=then)})
+    report = look(captured(tmp_path / "w.parquet", {"id": range(now), **rows(now)}), snapshot, spec)
+    assert report.verdict("drift").status == "ok", report.verdict("drift").reason
+    assert (report.rows, report.repeated) == (now, 0)
+
+
 def test_rows_that_repeat_by_nature_are_counted(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     spec = model({"a": "{type: boolean}", "b": "{type: integer}"})

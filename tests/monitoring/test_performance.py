@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.evidence import Evidence
-from mlops_assets.monitoring.performance import Joined, Labelled, judge
+from mlops_assets.monitoring.labels import PREDICTED, TARGET, Joined, Labelled
+from mlops_assets.monitoring.performance import judge
 from mlops_assets.monitoring.pictures import draw, performance_series
 from mlops_assets.monitoring.report import Report
 from mlops_assets.spec import METRICS, OF_PROBABILITIES, Task
@@ -171,7 +172,9 @@ def test_labels_without_the_target_column(tmp_path: Path) -> None:
     pa_csv.write_csv(pa.table({"id": [1], "z": ["a"]}), tmp_path / "labels.csv")
     labelled = Labelled([tmp_path / "labels.csv"], [tmp_path / "w.parquet"])
     report = look(tmp_path / "w.parquet", world.snapshot, world.spec, world.release, labelled)
-    assert report.verdict("performance").reason == "the labelled rows have no column y"
+    reason = "no labels can be read: labels.csv: no column y"
+    assert report.verdict("performance").reason == reason
+    assert report.unreadable == ["labels.csv: no column y"]
 
 
 def test_the_last_prediction_of_a_key_counts_and_another_version_does_not(tmp_path: Path) -> None:
@@ -313,8 +316,8 @@ def test_no_interval_leaves_the_range_of_its_metric(case: Drawn) -> None:
     spec = model(COLUMNS, f"slices: [side]\nmonitoring: {{{policy}}}", case.task)
     _, now = side_by_side(case.task, case.now)
     sides = ["left"] * len(case.now[0][0]) + ["right"] * len(case.now[1][0])
-    table = pa.table({"target": now.target, "predicted": now.predicted, "side": sides})
-    joined = Joined(len(sides), table, table.column("target"))
+    table = pa.table({TARGET: now.target, PREDICTED: now.predicted, "side": sides})
+    joined = Joined(len(sides), table)
     found = judge(joined, spec, Evidence.model_validate(kept))
     compared = [*found.metrics, *(s.metric for s in found.slices if s.metric is not None)]
     assert found.metrics

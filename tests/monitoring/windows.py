@@ -12,8 +12,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from mlops_assets.evidence import Evidence
+from mlops_assets.monitoring.labels import Labelled
 from mlops_assets.monitoring.monitor import Span, monitor
-from mlops_assets.monitoring.performance import Labelled
 from mlops_assets.monitoring.report import Report
 from mlops_assets.scoring.capture.settings import OWN_REQUEST
 from mlops_assets.spec import ModelSpec, load_model, parse_model
