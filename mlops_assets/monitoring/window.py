@@ -61,7 +61,8 @@ class Window:
     database: duckdb.DuckDBPyConnection
     #: Those that may hold rows of the version; a column has one type in all of them.
     files: list[Path]
-    #: Names and types of each file's columns; of the files of other versions too.
+    #: Names and types of each file's columns, the same object where they are the same; of the
+    #: files of other versions too.
     schemas: dict[Path, pa.Schema]
     where: str
     unreadable: list[str] = field(default_factory=list[str])
@@ -86,10 +87,9 @@ class Window:
         Files of the same columns are read together: looking for those of each file by itself costs
         memory for every file.
         """
-        alike: dict[tuple[str, ...], list[Path]] = {}
+        alike: dict[int, list[Path]] = {}
         for file in files:
-            schema = self.schemas[file]
-            alike.setdefault((*schema.names, *map(str, schema.types)), []).append(file)
+            alike.setdefault(id(self.schemas[file]), []).append(file)
         parts = (f"SELECT {columns} FROM read_parquet({_list(some)})" for some in alike.values())
         return f"({' UNION ALL BY NAME '.join(parts)})"
 
@@ -127,12 +127,14 @@ def open_window(
         until: likewise those from that moment on.
     """
     schemas: dict[Path, pa.Schema] = {}
+    known: dict[pa.Schema, pa.Schema] = {}
     judged: list[Path] = []
     unreadable: list[str] = []
     for file in files:
         try:
             with pq.ParquetFile(file) as opened:
-                schemas[file] = opened.schema_arrow
+                schema = opened.schema_arrow.remove_metadata()
+                schemas[file] = known.setdefault(schema, schema)
                 if version is None or _may_hold(opened.metadata, version):
                     judged.append(file)
         except (pa.ArrowInvalid, OSError) as error:
