@@ -9,7 +9,6 @@ import datetime as dt
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from mlops_assets.judgement import DEPLOYMENTS
 from mlops_assets.monitoring.report import Report
 from mlops_assets.spec import ModelSpec, parse_model
 from resources.artifacts import Artifacts
-from resources.captured import Captured, CapturedFile
+from resources.captured import LONGEST_FILE, Captured, CapturedFile
 from resources.documents import Documents
 from resources.environment import CapturePolicy, Environment
 from resources.registry import Registry, Version
@@ -35,8 +34,9 @@ REPORTS = "monitoring"
 SERIES = 100
 #: Labels find rows that were answered so long ago.
 LABEL_DAYS = 30
-#: So many files back the last request of an application is looked for.
-LOOKED_BACK = 20
+#: So many files beyond ``freshness_hours`` the last request of an application is looked for: it is
+#: late then, and only the sentence says since when.
+LOOKED_BEYOND = 20
 PREDICTION = "mlops_prediction"
 
 
@@ -154,7 +154,7 @@ def look(seen: Sight, sources: Sources, now: dt.datetime, folder: Path) -> Repor
         version.version,
         since=begin,
         serves=seen.since,
-        asked_before=lambda: _asked_before(seen, sources, begin, folder),
+        asked_before=lambda: _asked_before(seen, sources, now, folder),
         last_data=_newest_change(raw),
     )
     report = monitor(
@@ -171,18 +171,27 @@ def look(seen: Sight, sources: Sources, now: dt.datetime, folder: Path) -> Repor
 
 
 def _asked_before(
-    seen: Sight, sources: Sources, until: dt.datetime, folder: Path
+    seen: Sight, sources: Sources, now: dt.datetime, folder: Path
 ) -> dt.datetime | None:
-    """When an application asked last; from the newest files back, as far as that is worth it."""
+    """When an application asked last before the window; from the newest files back.
+
+    Whatever may hold a request that is not late is looked at: a count of files would end at those
+    that the platform's own requests make.
+    """
     from mlops_assets.monitoring.window import last_request
 
     name, environment = seen.version.model, seen.environment.name
-    since = until - dt.timedelta(days=min(seen.policy.keep_days, LABEL_DAYS))
+    policy, keep = seen.spec.monitoring, seen.policy.keep_days
+    until = now - dt.timedelta(hours=policy.window_hours)
+    # Nothing is older than what is kept, however many hours model.yaml names.
+    fresh = now - dt.timedelta(days=min(policy.freshness_hours / 24, keep + 1)) - LONGEST_FILE
+    since = min(fresh, until - dt.timedelta(days=min(keep, LABEL_DAYS)))
     together: dict[dt.datetime, list[CapturedFile]] = {}
     for file in reversed(sources.captured.files(name, environment, since, until)):
         together.setdefault(file.first, []).append(file)
-    for files in islice(together.values(), LOOKED_BACK):
-        paths = sources.captured.fetch(name, environment, files, folder / "captured")
+    beyond = [first for first in together if first < fresh]
+    for first in [*(f for f in together if f >= fresh), *beyond[:LOOKED_BEYOND]]:
+        paths = sources.captured.fetch(name, environment, together[first], folder / "captured")
         found = last_request(paths, folder, until)
         if found is not None:
             return found

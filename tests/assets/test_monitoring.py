@@ -106,6 +106,21 @@ def test_an_endpoint_that_no_application_asks_any_more_is_told_of(watched: Watch
     assert "last request 50.5 hours ago, monitoring.freshness_hours is 48" in told[1][1]
 
 
+def test_an_application_is_found_behind_any_number_of_the_platforms_own_files(
+    watched: Watched,
+) -> None:
+    watched.serves(1)
+    watched.answered(0)
+    for _ in range(22):  # one an hour, all before the window
+        watched.hours += 1
+        watched.capture(table(1).drop_columns(["rent"]), [0.0], own=True)
+    watched.hours = 47
+    assert watched.look(), watched.platform.failures
+    check = watched.platform.check("freshness")
+    assert check.passed
+    assert "last request 47.5 hours ago" in str(check.description)
+
+
 def test_an_endpoint_that_nobody_has_ever_asked_is_told_of(watched: Watched) -> None:
     watched.serves(1)  # since 28 days and 12 hours
     watched.capture(table().drop_columns(["rent"]), [0.0] * 200, own=True)
