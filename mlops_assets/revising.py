@@ -124,7 +124,7 @@ def revision_of(finding: Finding, cause: Cause) -> Revision:
         commit=version.manifest.source.commit,
         environment=seen.environment.name,
         cause=cause,
-        since=begun(report, finding.earlier, "performance"),
+        since=begun(report, finding.earlier, "performance") or report.time,
         rows=report.performance.joined if report.performance else report.rows,
         allowed=allowed,
         columns=moved,

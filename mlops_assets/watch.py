@@ -279,14 +279,26 @@ class Reports:
         return None if found is None else Report.model_validate_json(found)
 
 
-def begun(report: Report, earlier: Sequence[Report], verdict: str) -> dt.datetime:
-    """When the alarm of a report was first seen, of those that go on until now."""
-    since = report.time
-    for before in reversed(earlier):
-        same = before.version == report.version
-        if not same or before.verdict(verdict).status != "alarm":
+def with_since(report: Report, earlier: Sequence[Report]) -> Report:
+    """The same report, with what it says of alarms that go on since reports before it."""
+    begins = {v.name: begun(report, earlier, v.name) for v in report.verdicts}
+    return report.model_copy(update={"since": {n: at for n, at in begins.items() if at}})
+
+
+def begun(report: Report, earlier: Sequence[Report], verdict: str) -> dt.datetime | None:
+    """When an alarm that goes on was first seen; None where none does.
+
+    A window that nobody could judge does not end it: only a good one does, or another version.
+    """
+    since = None
+    for one in (report, *reversed(earlier)):
+        status = one.verdict(verdict).status
+        if one.version != report.version or status == "ok":
             break
-        since = before.time
+        if verdict in one.since:
+            return one.since[verdict]
+        if status == "alarm":
+            since = one.time
     return since
 
 

@@ -27,6 +27,7 @@ from mlops_assets.watch import (
     look,
     raw_files,
     sight,
+    with_since,
 )
 from resources.alerts import Alert
 from resources.artifacts import Artifacts
@@ -100,8 +101,8 @@ def monitoring(
         reports = Reports(documents, model, name)
         sources = Sources(artifacts, captured, storage)
         with artifacts.workspace() as folder:
-            report = reports.add(look(seen, sources, now, folder))
-            earlier = reports.before(report.time)
+            earlier = reports.before(now)
+            report = reports.add(with_since(look(seen, sources, now, folder), earlier))
             acts = _Acts(context, profile, seen, report, earlier)
             decision, told = acts.act(sources, references, registry, attempts, judge, folder)
             metadata = _metadata(
@@ -251,6 +252,7 @@ def _checks(
     for name in CHECKS:
         verdict = report.verdict(name)
         failed = verdict.status == "alarm"
+        since = begun(report, earlier, name) if failed else None
         loss = name == "performance"
         yield dg.AssetCheckResult(
             passed=not failed,
@@ -261,7 +263,7 @@ def _checks(
             metadata={
                 "version": str(report.version),
                 # The same alarm, hour after hour, is one message.
-                "since": begun(report, earlier, name).isoformat() if failed else "",
+                "since": since.isoformat() if since else "",
             },
         )
 

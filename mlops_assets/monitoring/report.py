@@ -165,6 +165,9 @@ class Report(Record):
     target: ColumnReport | None = None
     performance: Performance | None = None
     verdicts: list[Verdict]
+    #: Name of a verdict -> since when its alarm goes on; carried over from report to report, so
+    #: that it stays however many there are. Reports of earlier releases have none.
+    since: dict[str, dt.datetime] = Field(default_factory=dict[str, dt.datetime])
 
     @property
     def moved(self) -> list[ColumnReport]:
