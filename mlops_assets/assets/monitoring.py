@@ -38,7 +38,7 @@ from resources.environment import PRODUCTION, Profile
 from resources.references import References
 from resources.registry import Registry
 from resources.storage import Storage, fingerprint
-from resources.tracker import Tracker, build_tracker
+from resources.tracker import Tracker, TrackerError, build_tracker
 
 SUFFIX = "_monitoring"
 #: The job of all models and environments, and when it runs.
@@ -105,6 +105,8 @@ def monitoring(
             report = reports.add(with_since(look(seen, sources, now, folder), earlier))
             acts = _Acts(context, profile, seen, report, earlier)
             decision, told = acts.act(sources, references, registry, attempts, judge, folder)
+            if acts.trouble:
+                told.append(f"the tracker is asked again at the next look: {acts.trouble}")
             metadata = _metadata(
                 report, decision, told, _draw(folder / "pictures", report, earlier)
             )
@@ -120,6 +122,9 @@ def monitoring(
         metadata=metadata,
         check_results=list(_checks(key, report, earlier)),
     )
+    # Only now: what was found is shown, and told of, whether or not the tracker answers.
+    if acts.trouble:
+        raise dg.Failure(acts.trouble, allow_retries=False)
 
 
 def _moment(text: str | None) -> dt.datetime:
@@ -146,6 +151,8 @@ class _Acts:
         self._context, self._profile = context, profile
         self._seen, self._report, self._earlier = seen, report, earlier
         self._outbox = Outbox(profile.home / "alerts")
+        #: Why the tracker did not do what it was asked for; empty if it did.
+        self.trouble = ""
 
     def act(
         self,
@@ -179,8 +186,8 @@ class _Acts:
             reason = report.verdict("performance").reason
             number = retraining.ask(registry, seen.version, seen.environment.name, data, reason)
             told.append(f"retraining {number} is asked for")
-        tracker = build_tracker(self._profile.tracker, self._profile.home) if acts else None
-        if tracker is not None and decision.action == "revise":
+        finding = None
+        if decision.action == "revise":
             assert decision.cause is not None, "a revision has a cause"
             finding = revising.Finding(
                 seen,
@@ -193,10 +200,24 @@ class _Acts:
                 self._shown(folder / "request"),
                 self._profile.page,
             )
-            told.append(self._ask(tracker, registry, finding))
-        if tracker is not None and seen.version.version > 1:
-            told += self._close(tracker, judge)
+        if acts:
+            told += self._requested(finding, registry, judge)
         return decision, told
+
+    def _requested(
+        self, finding: revising.Finding | None, registry: Registry, judge: Judge
+    ) -> list[str]:
+        """Bring the tracker up to date; one that fails leaves ``trouble``."""
+        told: list[str] = []
+        try:
+            tracker = build_tracker(self._profile.tracker, self._profile.home)
+            if tracker is not None and finding is not None:
+                told.append(self._ask(tracker, registry, finding))
+            if tracker is not None and self._seen.version.version > 1:
+                told += self._close(tracker, judge)
+        except TrackerError as error:
+            self.trouble = str(error)
+        return told
 
     def _ask(self, tracker: Tracker, registry: Registry, finding: revising.Finding) -> str:
         opened = revising.ask(tracker, registry, finding)

@@ -18,6 +18,8 @@ from mlops_assets.sensors.run_alerts import Look
 from mlops_assets.wiring import build_resources
 from resources.captured import CAPTURED
 from resources.environment import load_profile
+from resources.tracker import TrackerError
+from resources.trackers.markdown import MarkdownTracker
 from tests.conftest import RELEASE
 from tests.repository import WORSE_TRAIN_PY, make_repository, rows
 from tests.watched import PRODUCTION, WATCH, Watched, table
@@ -186,6 +188,31 @@ def test_a_look_that_is_cut_short_asks_once_all_the_same(
     assert watched.look(), watched.platform.failures
     assert len(watched.open_requests()) == len(watched.records("revisions")) == 1
     assert len(watched.reports()) == len(watched.alerts()) == 1
+
+
+def test_a_tracker_that_is_down_hides_no_verdict(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(_: Any) -> Any:
+        raise TrackerError("GitHub x/y: no answer")
+
+    watched.serves(1)
+    watched.answered(400)
+    with monkeypatch.context() as patch:
+        patch.setattr(MarkdownTracker, "open_requests", down)
+        assert not watched.look()
+    assert watched.platform.failures == "GitHub x/y: no answer"
+    assert not watched.platform.check("performance").passed
+    assert "asked again at the next look: GitHub x/y: no answer" in watched.decision
+    assert not watched.open_requests()
+    (record,) = watched.platform.instance.get_run_records(limit=1)
+    told = [
+        alert.key for alert in Look(watched.platform.instance, ["production"]).alerts(record, 0)
+    ]
+    assert any("/performance/" in key for key in told)
+    watched.hours += 1
+    assert watched.look(), watched.platform.failures
+    assert len(watched.open_requests()) == len(watched.records("revisions")) == 1
 
 
 def test_a_request_that_people_closed_is_not_asked_for_again(watched: Watched) -> None:
