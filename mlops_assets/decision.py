@@ -31,6 +31,8 @@ Retraining = Literal[
 ]
 #: Causes of one loss: a request that is open for one of them is the request for all.
 OF_LOSS: tuple[Cause, ...] = ("performance", "slice", "gates")
+#: Newer data has still to be trained on: what came of the retraining before it counts too.
+UNDECIDED: tuple[Retraining, ...] = ("possible", "asked")
 Action = Literal["none", "warn", "wait", "retrain", "revise"]
 
 _WORDS: dict[Retraining, tuple[Action, str]] = {
@@ -52,6 +54,8 @@ class Decision:
     reason: str
     #: Of a revision request.
     cause: Cause | None = None
+    #: Whether a retraining is asked for; a revision may be asked for beside it.
+    retrains: bool = False
 
 
 def alarmed(report: Report) -> list[Cause]:
@@ -71,7 +75,9 @@ def _fallen(report: Report) -> Cause:
     return "performance" if any(metric.worse for metric in primary) else "slice"
 
 
-def decide(report: Report, retraining: Retraining, acts: bool) -> Decision:
+def decide(
+    report: Report, retraining: Retraining, acts: bool, past: Retraining = "unknown"
+) -> Decision:
     """What is to be done about a report.
 
     Args:
@@ -79,6 +85,8 @@ def decide(report: Report, retraining: Retraining, acts: bool) -> Decision:
         retraining: what has become of a retraining on the data as it is now; looked at only where
             the performance has fallen.
         acts: whether this environment asks for anything; the others warn.
+        past: what the last retraining that is over came to, while there is newer data still: where
+            it did not help, nobody waits for that one alone.
     """
     causes = alarmed(report)
     if not causes:
@@ -90,10 +98,14 @@ def decide(report: Report, retraining: Retraining, acts: bool) -> Decision:
     if not acts:
         return Decision("warn", "performance has fallen; only production asks for anything")
     action, reason = _WORDS[retraining]
+    retrains, told = action == "retrain", retraining
+    if retraining in UNDECIDED and _WORDS[past][0] == "revise":
+        (action, first), told = _WORDS[past], past
+        reason = f"{first}; {reason}"
     cause: Cause | None = None
     if action == "revise":
-        cause = "gates" if retraining == "refused" else causes[-1]
-    return Decision(action, f"performance has fallen; {reason}", cause)
+        cause = "gates" if told == "refused" else causes[-1]
+    return Decision(action, f"performance has fallen; {reason}", cause, retrains)
 
 
 def _said(status: str) -> str:

@@ -85,6 +85,31 @@ def test_a_loss_retrains_first_and_then_asks_people(
     assert (found.action, found.cause) == (action, cause)
 
 
+@pytest.mark.parametrize(
+    ("past", "cause"),
+    [("nothing_new", "performance"), ("failed", "performance"), ("refused", "gates")],
+)
+def test_people_are_asked_after_a_retraining_that_did_not_help_though_newer_data_comes(
+    past: Retraining, cause: str
+) -> None:
+    found = decide(report("ok", "alarm"), "possible", acts=True, past=past)
+    assert (found.action, found.cause, found.retrains) == ("revise", cause, True)
+    assert "a revision is asked for; there is newer data: a retraining" in found.reason
+    found = decide(report("ok", "alarm"), "asked", acts=True, past=past)
+    assert (found.action, found.cause, found.retrains) == ("revise", cause, False)
+
+
+@pytest.mark.parametrize("past", ["unknown", "passes"])
+def test_a_retraining_on_newer_data_is_waited_for_while_none_has_failed(past: Retraining) -> None:
+    found = decide(report("ok", "alarm"), "possible", acts=True, past=past)
+    assert (found.action, found.cause, found.retrains) == ("retrain", None, True)
+
+
+def test_what_came_of_the_newest_data_counts_alone() -> None:
+    found = decide(report("ok", "alarm"), "passes", acts=True, past="refused")
+    assert (found.action, found.retrains) == ("wait", False)
+
+
 def test_only_production_asks_for_anything() -> None:
     assert decide(report("ok", "alarm"), "nothing_new", acts=False).action == "warn"
 

@@ -3,6 +3,7 @@
 import base64
 import datetime as dt
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from mlops_assets import retraining, revising
-from mlops_assets.decision import Decision, Retraining, alarmed, decide
+from mlops_assets.decision import UNDECIDED, Decision, Retraining, alarmed, decide
 from mlops_assets.errors import UserError
 from mlops_assets.gates import Verdict
 from mlops_assets.judgement import Judge
@@ -36,7 +37,7 @@ from resources.captured import Captured
 from resources.documents import Documents
 from resources.environment import PRODUCTION, Profile
 from resources.references import References
-from resources.registry import Registry
+from resources.registry import Registry, Version
 from resources.storage import Storage, fingerprint
 from resources.tracker import Tracker, TrackerError, build_tracker
 
@@ -137,6 +138,20 @@ def _moment(text: str | None) -> dt.datetime:
     return found.astimezone(dt.UTC)
 
 
+@dataclass(frozen=True)
+class _Retrained:
+    """What has become of retrainings."""
+
+    #: On the data as it is now, whose fingerprint follows.
+    state: Retraining = "unknown"
+    data: str = ""
+    #: Fingerprint of the data that a revision is asked for about, and what the gates say of it.
+    about: str = ""
+    verdicts: Sequence[Verdict] = ()
+    #: What the last one that is over came to, where the data is newer still.
+    past: Retraining = "unknown"
+
+
 class _Acts:
     """What follows from one report."""
 
@@ -167,24 +182,16 @@ class _Acts:
         seen, report = self._seen, self._report
         acts = seen.environment.name == PRODUCTION
         fallen = any(cause != "drift" for cause in alarmed(report))
-        state: Retraining = "unknown"
-        verdicts: list[Verdict] = []
-        data = ""
+        found = _Retrained()
         if acts and fallen:
-            files = raw_files(sources.storage, seen.spec)
-            if files is not None:
-                data = fingerprint(files)
-                state, retrained = retraining.outcome(
-                    attempts, references, registry, seen.version, data
-                )
-                if retrained is not None:
-                    verdicts = judge.judge(self._context, retrained, seen.environment)
-                    state = retraining.judged(state, verdicts)
-        decision = decide(report, state, acts)
+            found = self._retrained(sources, references, registry, attempts, judge)
+        decision = decide(report, found.state, acts, found.past)
         told: list[str] = []
-        if decision.action == "retrain":
+        if decision.retrains:
             reason = report.verdict("performance").reason
-            number = retraining.ask(registry, seen.version, seen.environment.name, data, reason)
+            number = retraining.ask(
+                registry, seen.version, seen.environment.name, found.data, reason
+            )
             told.append(f"retraining {number} is asked for")
         finding = None
         if decision.action == "revise":
@@ -194,8 +201,8 @@ class _Acts:
                 report,
                 self._earlier,
                 decision.cause,
-                data,
-                [verdict for verdict in verdicts if not verdict.passed],
+                found.about,
+                [verdict for verdict in found.verdicts if not verdict.passed],
                 self._sample(sources, folder),
                 self._shown(folder / "request"),
                 self._profile.page,
@@ -204,6 +211,36 @@ class _Acts:
             told += self._requested(finding, registry, judge)
         return decision, told
 
+    def _retrained(
+        self,
+        sources: Sources,
+        references: References,
+        registry: Registry,
+        attempts: Attempts,
+        judge: Judge,
+    ) -> _Retrained:
+        """What has become of retrainings: on the data as it is now, and of the last one over."""
+        serving = self._seen.version
+        files = raw_files(sources.storage, self._seen.spec)
+        if files is None:
+            return _Retrained()
+        data = fingerprint(files)
+        state, version = retraining.outcome(attempts, references, registry, serving, data)
+        state, verdicts = self._judged(state, version, judge)
+        if state not in UNDECIDED:
+            return _Retrained(state, data, data, verdicts)
+        last = retraining.past(attempts, references, registry, serving)
+        past, verdicts = self._judged(last.state, last.version, judge)
+        return _Retrained(state, data, last.data or data, verdicts, past)
+
+    def _judged(
+        self, state: Retraining, version: Version | None, judge: Judge
+    ) -> tuple[Retraining, Sequence[Verdict]]:
+        if version is None:
+            return state, ()
+        verdicts = judge.judge(self._context, version, self._seen.environment)
+        return retraining.judged(state, verdicts), verdicts
+
     def _requested(
         self, finding: revising.Finding | None, registry: Registry, judge: Judge
     ) -> list[str]:
@@ -211,9 +248,9 @@ class _Acts:
         told: list[str] = []
         try:
             tracker = build_tracker(self._profile.tracker, self._profile.home)
-            if tracker is not None and finding is not None:
+            if finding is not None:
                 told.append(self._ask(tracker, registry, finding))
-            if tracker is not None and self._seen.version.version > 1:
+            if self._seen.version.version > 1:
                 told += self._close(tracker, judge)
         except TrackerError as error:
             self.trouble = str(error)

@@ -16,6 +16,7 @@ from mlops_assets import retraining, revising
 from mlops_assets.definitions import build_definitions
 from mlops_assets.sensors.run_alerts import Look
 from mlops_assets.wiring import build_resources
+from resources.attempts import Attempts
 from resources.captured import CAPTURED
 from resources.environment import load_profile
 from resources.tracker import TrackerError
@@ -264,6 +265,89 @@ def test_a_retraining_that_its_gates_refuse_leads_to_a_revision(watched: Watched
     (request,) = watched.open_requests()
     assert request.name == "rent-gates.md"
     assert "quality" in request.read_text("utf-8")
+
+
+def refused_retraining(watched: Watched) -> None:
+    """A loss, and a retraining that was asked for and that its gates refuse."""
+    watched.serves(1)
+    watched.answered(400)
+    watched.platform.repository.train_py(WORSE_TRAIN_PY)
+    watched.platform.see()
+    newer_file(watched)
+    assert watched.look(), watched.platform.failures
+    assert not watched.open_requests()
+    watched.platform.materialize(*RELEASE)
+    watched.hours += 1
+
+
+def newer_file(watched: Watched) -> None:
+    """A file that nothing was trained on."""
+    start = 1000 * (watched.hours + 1)
+    watched.platform.data(rows(60, start=start), f"more{watched.hours}.csv")
+
+
+def test_files_that_change_between_any_two_looks_hide_no_loss_for_ever(watched: Watched) -> None:
+    refused_retraining(watched)
+    for asked in (2, 3):
+        newer_file(watched)
+        assert watched.look(), watched.platform.failures
+        assert "does not pass its gates" in watched.decision
+        assert len(watched.records("retrainings")) == asked, "newer data is trained on as before"
+        assert [path.name for path in watched.open_requests()] == ["rent-gates.md"]
+        watched.platform.materialize(*RELEASE)
+        watched.hours += 1
+    # What people close comes back when there is more to say, and newer files alone say nothing.
+    newer_file(watched)
+    assert watched.look(), watched.platform.failures
+    (request,) = watched.open_requests()
+    request.unlink()
+    watched.hours += 1
+    newer_file(watched)
+    assert watched.look(), watched.platform.failures
+    assert "closed by people" in watched.decision
+    assert not watched.open_requests()
+
+
+def test_a_refused_retraining_counts_while_the_next_one_is_under_way(watched: Watched) -> None:
+    refused_retraining(watched)
+    newer_file(watched)
+    attempts: Attempts = build_resources(watched.platform.profile)["attempts"]
+    attempts.request(dg.AssetKey(["rent", "dataset"]), {"raw_data": "newer", "monitoring": "1"})
+    assert watched.look(), watched.platform.failures
+    assert [path.name for path in watched.open_requests()] == ["rent-gates.md"]
+    (made,), first = watched.records("revisions"), watched.records("retrainings")[0]
+    assert made["data"] == first["data"], "what was found is about the files that it was on"
+
+
+def test_a_failed_retraining_counts_when_the_files_have_changed_again(watched: Watched) -> None:
+    watched.serves(1)
+    watched.answered(400)
+    broken = watched.platform.data("flat,area\n1,2\n", "broken.csv")
+    assert watched.look(), watched.platform.failures
+    assert not watched.platform.materialize(*RELEASE)
+    broken.unlink()
+    newer_file(watched)
+    watched.hours += 1
+    assert watched.look(), watched.platform.failures
+    assert "the retraining on newer data has failed" in watched.decision
+    assert len(watched.records("retrainings")) == 2
+    assert [path.name for path in watched.open_requests()] == ["rent-performance.md"]
+
+
+def test_what_was_trained_before_the_first_ask_is_no_answer_to_it(watched: Watched) -> None:
+    watched.serves(1)
+    watched.platform.repository.train_py(WORSE_TRAIN_PY)
+    newer_file(watched)
+    watched.platform.materialize(*RELEASE)
+    watched.answered(400)
+    watched.hours += 1
+    newer_file(watched)
+    for _ in range(2):
+        assert watched.look(), watched.platform.failures
+        watched.hours += 1
+        newer_file(watched)
+    assert len(watched.records("retrainings")) == 2
+    assert not watched.open_requests()
 
 
 def test_a_newer_version_closes_the_request_when_labels_show_it(watched: Watched) -> None:
