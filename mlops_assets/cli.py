@@ -246,7 +246,9 @@ def monitor(model: str, environment: str, now: str | None) -> None:
     if found is None:
         raise click.ClickException("the run failed; the reasons stand above, and on the page")
     report, decision = found
-    click.echo(f"{model} version {report.version} in {environment}, {report.rows} rows:")
+    repeated = f", {report.repeated} of which repeat another" if report.repeated else ""
+    rows = f"{report.rows} rows{repeated}"
+    click.echo(f"{model} version {report.version} in {environment}, {rows}:")
     for verdict in report.verdicts:
         click.echo(f"  {verdict.name}: {verdict.status.replace('_', ' ')}: {verdict.reason}")
     click.echo(f"  {decision}")

@@ -56,6 +56,7 @@ class Finding:
 def ask(tracker: Tracker, registry: Registry, finding: Finding) -> OpenRequest | None:
     """Have one request open about a loss; None where people have closed it.
 
+    A loss that ended, or that other data are about, is another one.
     It is written anew only when something else is found, not for other digits of the same.
 
     Raises:
@@ -69,7 +70,10 @@ def ask(tracker: Tracker, registry: Registry, finding: Finding) -> OpenRequest |
     ]  # fmt: skip
     cause = cast("Cause", found[0].cause) if found else finding.cause
     signature = _signature(finding, cause)
-    if not found and any(r["data"] == finding.data for r in records):
+    since = _since(finding).isoformat()
+    if not found and any(
+        (r["data"], r.get("since", since)) == (finding.data, since) for r in records
+    ):
         return None
     current = records and records[-1]["signature"] == signature
     if found and current and found[0].version == version.version:
@@ -84,11 +88,16 @@ def ask(tracker: Tracker, registry: Registry, finding: Finding) -> OpenRequest |
             "environment": finding.seen.environment.name,
             "cause": cause,
             "data": finding.data,
+            "since": since,
             "signature": signature,
             "request": opened.name,
         },
     )
     return opened
+
+
+def _since(finding: Finding) -> dt.datetime:
+    return begun(finding.report, finding.earlier, "performance") or finding.report.time
 
 
 def _signature(finding: Finding, cause: Cause) -> str:
@@ -124,7 +133,7 @@ def revision_of(finding: Finding, cause: Cause) -> Revision:
         commit=version.manifest.source.commit,
         environment=seen.environment.name,
         cause=cause,
-        since=begun(report, finding.earlier, "performance") or report.time,
+        since=_since(finding),
         rows=report.performance.joined if report.performance else report.rows,
         allowed=allowed,
         columns=moved,

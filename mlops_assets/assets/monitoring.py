@@ -259,7 +259,7 @@ class _Acts:
     def _ask(self, tracker: Tracker, registry: Registry, finding: revising.Finding) -> str:
         opened = revising.ask(tracker, registry, finding)
         if opened is None:
-            return "the revision request was closed by people, and nothing has changed since"
+            return "not again: it was closed by people, and the loss is the same"
         self._outbox.put(revising.opening(opened))
         return f"revision request {opened.name} is open: {opened.url}"
 

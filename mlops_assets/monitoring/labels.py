@@ -50,6 +50,8 @@ class Joined:
     problem: str = ""
     #: Files of labels that were left out, and why; without a value of theirs.
     unreadable: tuple[str, ...] = ()
+    #: Labels that were left out: not of the target's type, range or categories.
+    unfit: int = 0
 
 
 def join(window: Window, labels: Labelled, spec: ModelSpec) -> Joined:
@@ -61,28 +63,33 @@ def join(window: Window, labels: Labelled, spec: ModelSpec) -> Joined:
         spec: names the key, the target and the slices.
     """
     unreadable = tuple(_read(window, labels, spec))
-    (labelled,) = window.one(f"SELECT count(*) FROM mlops_labels WHERE {TARGET} IS NOT NULL")
+    labelled, unfit = window.one(
+        f"SELECT count({TARGET}), count_if(mlops_given AND {TARGET} IS NULL) FROM mlops_labels"
+    )
     empty = pa.table({name: pa.array([], pa.string()) for name in (TARGET, PREDICTED)})
     if len(unreadable) == len(labels.files):
         return Joined(0, empty, f"no labels can be read: {unreadable[0]}", unreadable)
+    if not labelled:
+        problem = f"none of {unfit} labels is as model.yaml describes {spec.data.target}"
+        return Joined(0, empty, problem if unfit else "", unreadable, unfit)
     files = [f for f in window.files if all(n in window.schemas[f].names for n in spec.data.key)]
     files = [f for f in files if "mlops_prediction" in window.schemas[f].names]
     if not files:
         keys = ", ".join(spec.data.key)
         problem = f"no request carried the key {keys}, so that no label finds its row"
-        return Joined(labelled, empty, problem, unreadable)
+        return Joined(labelled, empty, problem, unreadable, unfit)
     _join(window, files, spec)
     (rows,) = window.one("SELECT count(*) FROM mlops_joined")
     if labelled and not rows:
         problem = f"none of {labelled} labelled rows has the key of a request that was captured"
-        return Joined(labelled, empty, problem, unreadable)
+        return Joined(labelled, empty, problem, unreadable, unfit)
     names = ", ".join(_keys(spec))
     columns = ", ".join([TARGET, PREDICTED, *map(quoted, spec.slices)])
     table = window.arrow(
         f"SELECT {columns} FROM mlops_joined WHERE hash({names}) % {max(1, rows // ROWS)} = 0"
     )
     known = [name for name in spec.slices if table.column(name).null_count < table.num_rows]
-    return Joined(labelled, table.select([TARGET, PREDICTED, *known]), "", unreadable)
+    return Joined(labelled, table.select([TARGET, PREDICTED, *known]), "", unreadable, unfit)
 
 
 def _read(window: Window, labels: Labelled, spec: ModelSpec) -> list[str]:
@@ -91,8 +98,8 @@ def _read(window: Window, labels: Labelled, spec: ModelSpec) -> list[str]:
     names = {**_keys(spec), TARGET: data.target, **_slices(spec)}
     types = ", ".join(f"{own} {_type(name, spec)}" for own, name in names.items())
     database.execute(
-        f"CREATE OR REPLACE TEMP TABLE mlops_all_labels ({types}, mlops_file INT, "
-        "mlops_place BIGINT)"
+        f"CREATE OR REPLACE TEMP TABLE mlops_all_labels ({types}, mlops_given BOOLEAN, "
+        "mlops_file INT, mlops_place BIGINT)"
     )
     unreadable: list[str] = []
     for number, file in enumerate(labels.files):
@@ -102,9 +109,10 @@ def _read(window: Window, labels: Labelled, spec: ModelSpec) -> list[str]:
             # Its text may quote a row.
             says = str(error.args[0]) if isinstance(error, LookupError) else type(error).__name__
             unreadable.append(f"{file.name}: {says}")
+    # The last row that has any: a label that is taken back is an empty one.
     last = ", ".join(
-        f"arg_max({own}, (mlops_file, mlops_place)) AS {own}"
-        for own in names
+        f"arg_max_null({own}, (mlops_file, mlops_place)) AS {own}"
+        for own in (*names, "mlops_given")
         if own not in _keys(spec)
     )
     keys = ", ".join(_keys(spec))
@@ -127,15 +135,18 @@ def _read_file(
     path = literal(str(file))
     # A single thread reads a file from its beginning to its end.
     source = f"read_parquet({path})" if kind == "parquet" else (
-        f"read_csv({path}, header = true, all_varchar = true, parallel = false)"
+        f"read_csv({path}, header = true, all_varchar = true, parallel = false, delim = ',', "
+        "quote = '\"')"
     )  # fmt: skip
     there = [row[0] for row in database.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
     missing = [name for name in [*spec.data.key, spec.data.target] if name not in there]
     if missing:
         raise LookupError(f"no column {', '.join(missing)}")
     values = [_typed(name, spec) if name in there else "NULL" for name in names.values()]
+    values[len(spec.data.key)] = _fitting(spec)
+    given = f"{_present(spec.data.target)} IS NOT NULL"
     database.execute(
-        f"INSERT INTO mlops_all_labels SELECT {', '.join(values)}, {number}, "
+        f"INSERT INTO mlops_all_labels SELECT {', '.join(values)}, {given}, {number}, "
         f"row_number() OVER () FROM {source}"
     )
 
@@ -185,11 +196,27 @@ def _type(name: str, spec: ModelSpec) -> str:
     return _TYPES[spec.data.columns[name].type]
 
 
+def _present(name: str) -> str:
+    """A column; NULL where it is spelled as missing."""
+    missing = ", ".join(literal(one) for one in MISSING)
+    return f"CASE WHEN CAST({quoted(name)} AS VARCHAR) NOT IN ({missing}) THEN {quoted(name)} END"
+
+
+def _fitting(spec: ModelSpec) -> str:
+    """The target where it is what the contract allows, and else NULL."""
+    name = spec.data.target
+    column, value = spec.data.columns[name], _typed(name, spec)
+    rules = [f"{value} >= {column.minimum!r}"] if column.minimum is not None else []
+    rules += [f"{value} <= {column.maximum!r}"] if column.maximum is not None else []
+    if column.categories is not None:
+        allowed = ", ".join(literal(str(one)) for one in column.categories)
+        rules.append(f"CAST({value} AS VARCHAR) IN ({allowed})")
+    return f"CASE WHEN {' AND '.join(rules)} THEN {value} END" if rules else value
+
+
 def _typed(name: str, spec: ModelSpec) -> str:
     """A column in the contract's type, as a snapshot would have it; NULL for any other value."""
-    missing = ", ".join(literal(one) for one in MISSING)
-    column, kind = quoted(name), _type(name, spec)
-    present = f"CASE WHEN CAST({column} AS VARCHAR) NOT IN ({missing}) THEN {column} END"
+    column, kind, present = quoted(name), _type(name, spec), _present(name)
     if name == spec.data.target and spec.data.columns[name].type == "boolean":
         return f"CAST(TRY_CAST({present} AS BOOLEAN) AS VARCHAR)"
     value = f"TRY_CAST({present} AS {kind})"

@@ -312,7 +312,7 @@ def _labelled(
 ) -> tuple[Joined | None, pa.ChunkedArray | None]:
     if labelled is None or not labelled.files:
         return None, None
-    with open_window(labelled.captured, folder, span.version) as window:
+    with open_window(labelled.captured, folder, span.version, until=span.now) as window:
         joined = join(window, labelled, spec)
     enough = joined.table.num_rows >= spec.monitoring.performance.minimum_rows
     return joined, joined.table.column(TARGET) if enough else None

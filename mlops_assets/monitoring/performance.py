@@ -34,6 +34,7 @@ def judge(joined: Joined, spec: ModelSpec, release: Evidence) -> Performance:
         tolerance=spec.live_tolerance,
         labelled=joined.labelled,
         joined=joined.table.num_rows if not joined.problem else 0,
+        unfit=joined.unfit,
         problem=joined.problem,
     )
     if joined.problem or empty.joined < 2:

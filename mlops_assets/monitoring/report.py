@@ -138,6 +138,8 @@ class Performance(Record):
     labelled: int
     #: Labelled rows whose prediction was captured.
     joined: int
+    #: Labels that are not as the contract wants them, and were left out.
+    unfit: int = 0
     metrics: list[LiveMetric] = Field(default_factory=list[LiveMetric])
     slices: list[LiveSlice] = Field(default_factory=list[LiveSlice])
     #: Why there is no figure; empty if there is.

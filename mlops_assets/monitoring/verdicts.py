@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mlops_assets.monitoring.performance import primary_of, worse_slices
 from mlops_assets.monitoring.policy import Monitoring
-from mlops_assets.monitoring.report import ColumnReport, LiveMetric, Report, Verdict
+from mlops_assets.monitoring.report import ColumnReport, LiveMetric, Performance, Report, Verdict
 
 #: Columns that a sentence tells of; the others are counted.
 TOLD = 5
@@ -30,6 +30,14 @@ def verdicts(report: Report, policy: Monitoring, fresh: Fresh) -> list[Verdict]:
 
 
 def _drift(report: Report, policy: Monitoring) -> Verdict:
+    found = _judged_drift(report, policy)
+    if not report.unreadable:
+        return found
+    left = f"; {len(report.unreadable)} files cannot be read: {report.unreadable[0]}"
+    return found.model_copy(update={"reason": found.reason + left})
+
+
+def _judged_drift(report: Report, policy: Monitoring) -> Verdict:
     moved = report.moved
     if moved:
         told = "; ".join(f"{_name(column)}: {column.reason}" for column in moved[:TOLD])
@@ -71,7 +79,7 @@ def _performance(report: Report, policy: Monitoring) -> Verdict:
         return Verdict(name="performance", status="unknown", reason=found.problem)
     if found.joined < least:
         reason = f"{found.joined} labelled rows whose prediction was captured, of {found.labelled}"
-        reason += f"; monitoring.performance.minimum_rows is {least}"
+        reason += f"; monitoring.performance.minimum_rows is {least}{_unfit(found)}"
         return Verdict(name="performance", status="too_few_rows", reason=reason)
     primary = primary_of(found)
     if primary is None or primary.release is None:
@@ -87,7 +95,13 @@ def _performance(report: Report, policy: Monitoring) -> Verdict:
         ]
         reason += f"; worse where {'; '.join(told)}"
     status = "alarm" if primary.worse or slices else "ok"
-    return Verdict(name="performance", status=status, reason=reason)
+    return Verdict(name="performance", status=status, reason=reason + _unfit(found))
+
+
+def _unfit(found: Performance) -> str:
+    return (
+        f"; {found.unfit} labels left out, which model.yaml does not allow" if found.unfit else ""
+    )
 
 
 def _beside(metric: LiveMetric) -> str:
@@ -105,7 +119,7 @@ def _freshness(policy: Monitoring, fresh: Fresh) -> Verdict:
     for sentence, moment in moments:
         if moment is None:
             continue
-        hours = (fresh.now - moment).total_seconds() / 3600
+        hours = max(0.0, (fresh.now - moment).total_seconds() / 3600)
         says = sentence.format(f"{hours:.1f}")
         told.append(says)
         if hours > policy.freshness_hours:

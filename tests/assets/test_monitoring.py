@@ -228,6 +228,39 @@ def test_a_request_that_people_closed_is_not_asked_for_again(watched: Watched) -
     assert not watched.open_requests()
 
 
+def test_another_loss_than_the_one_that_people_closed_is_asked_for(watched: Watched) -> None:
+    watched.serves(1)
+    watched.answered(400)
+    assert watched.look()
+    (request,) = watched.open_requests()
+    request.unlink()
+    watched.hours += 1
+    watched.answered(0)
+    assert watched.look()
+    assert watched.platform.check("performance").passed
+    watched.hours += 1
+    watched.answered(400)
+    assert watched.look(), watched.platform.failures
+    assert watched.open_requests() == [request]
+
+
+def test_predictions_that_are_excluded_later_are_hidden_in_older_files_too(
+    watched: Watched,
+) -> None:
+    watched.serves(1)
+    watched.answered(31337.125)
+    watched.platform.repository.write(
+        "environments/local/production.json",
+        PRODUCTION.replace("CAPTURE", ', "exclude": ["rent"]'),
+    )
+    watched.platform.reload()
+    assert watched.look(), watched.platform.failures
+    shown = watched.reports()[-1].read_text("utf-8") + str(watched.platform.metadata(WATCH))
+    assert "not_captured" in shown
+    assert "31337" not in shown
+    assert not watched.open_requests()
+
+
 def test_a_loss_with_new_data_is_trained_on_first_and_once(
     watched_from_the_start: Watched,
 ) -> None:

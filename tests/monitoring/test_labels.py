@@ -226,3 +226,41 @@ def test_what_another_version_answered_is_not_joined(tmp_path: Path) -> None:
     found = joined(tmp_path, {"l.csv": lines(WISH)}, window=window)
     assert "no request carried the key id" in found.problem
     assert pairs(found) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "label"),
+    [
+        ("maximum: 1000", "1e12"),
+        ("minimum: 0", "-1"),
+        ("minimum: 0", "much"),
+        ("maximum: 9", "inf"),
+    ],
+)
+def test_a_number_that_the_contract_does_not_allow_is_left_out(
+    tmp_path: Path, column: str, label: str
+) -> None:
+    spec = model({"x": "{type: float}"})
+    name, _, value = column.partition(": ")
+    wanted = {name: float(value)}
+    spec.data.columns["y"] = spec.data.columns["y"].model_copy(update=wanted)
+    text = f"id,y\n0,1\n1,{label}\n2,3\n"
+    found = joined(tmp_path, {"l.csv": text}, spec=spec, predictions=[1.0, 2.0, 3.0, 4.0])
+    assert pairs(found) == [(1.0, 1.0), (3.0, 3.0)]
+    assert (found.labelled, found.unfit) == (2, 1)
+
+
+def test_a_misspelt_class_is_left_out(tmp_path: Path) -> None:
+    spec = SPEC.model_copy(deep=True)
+    wanted = {"categories": ["a", "b"]}
+    spec.data.columns["y"] = spec.data.columns["y"].model_copy(update=wanted)
+    found = joined(tmp_path, {"l.csv": lines({**WISH, 1: "B", 2: 'a"x'})}, spec=spec)
+    assert pairs(found) == [("a", "a"), ("b", "b")]
+    assert (found.labelled, found.unfit) == (2, 2)
+    nothing = joined(tmp_path, {"l.csv": lines({0: "x", 1: "y"})}, spec=spec)
+    assert nothing.problem == "none of 2 labels is as model.yaml describes y"
+
+
+def test_a_label_that_is_taken_back_is_none(tmp_path: Path) -> None:
+    found = joined(tmp_path, {"0.csv": lines(WISH), "1.csv": lines({0: ""})})
+    assert pairs(found) == [("a", "a"), ("b", "b"), ("b", "b")]
