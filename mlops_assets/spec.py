@@ -81,9 +81,11 @@ class Column(Strict):
     type: ColumnType
     nullable: bool = False
     minimum: float | None = Field(
-        default=None, description="Least value allowed, in the column's unit."
+        default=None, allow_inf_nan=False, description="Least value allowed, in the column's unit."
     )
-    maximum: float | None = Field(default=None, description="Greatest value allowed.")
+    maximum: float | None = Field(
+        default=None, allow_inf_nan=False, description="Greatest value allowed."
+    )
     categories: list[Scalar] | None = Field(
         default=None, min_length=1, description="The values allowed."
     )
