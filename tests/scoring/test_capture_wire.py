@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.scoring.capture.sender import Sender, Taken
+from mlops_assets.scoring.capture import wire
+from mlops_assets.scoring.capture.sender import BLOCK_BYTES, Sender, Taken
 from mlops_assets.scoring.capture.settings import SOCKET, CaptureSettings
 from mlops_assets.scoring.capture.wire import NO_SOURCE, BrokenError, Record, block, cut
 from mlops_assets.scoring.capture.writer import Writer
@@ -98,9 +99,28 @@ def test_an_answer_that_cannot_be_sent_does_not_hold_up_the_next(tmp_path: Path)
     assert dropped == [("unwritable", 1)]
 
 
-def _answered(status: int) -> Taken:
+def test_a_record_that_no_block_can_hold_is_dropped_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "MAXIMUM_BLOCK", 1000)
+    dropped: list[tuple[str, int]] = []
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / SOCKET))
+        listening.listen()
+        sender = Sender(tmp_path, 1.0, lambda reason, count: dropped.append((reason, count)))
+        for status, size in ((201, 10), (202, BLOCK_BYTES), (203, 10)):
+            sender.take(_answered(status, b"x" * size))
+        sender.close()
+        connection, _ = listening.accept()
+        with connection:
+            _, records = cut(bytearray(connection.recv(2**16)))
+    assert [record[3] for record in records] == [201, 203]
+    assert dropped == [("too_large", 1)]
+
+
+def _answered(status: int, scored: bytes = b"{}") -> Taken:
     async def receive() -> dict[str, Any]:
         return {}
 
     request = Request("POST", SCORE, {}, [(b"x-request-id", b"1")], receive, [])
-    return request, Reply(status, b"{}", scored=b"{}"), 0.0, 0.1
+    return request, Reply(status, b"{}", scored=scored), 0.0, 0.1

@@ -18,7 +18,7 @@ from pathlib import Path
 from time import monotonic, perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlops_assets.scoring.capture.wire import NO_SOURCE, Record, block, short_path
+from mlops_assets.scoring.capture.wire import NO_SOURCE, Record, TooLargeError, block, short_path
 from mlops_assets.scoring.http import INFER, SCORE, Reply, Request
 from mlops_assets.scoring.logs import without_values
 
@@ -144,12 +144,23 @@ class Sender:
             return
         try:
             data = memoryview(block(self._sources, records))
+        except TooLargeError:
+            self._too_large(records)
+            return
         except Exception as error:  # the turns go on, else all that is taken piles up
             self._dropped("unwritable", len(records))
             logger.error("requests are not kept\n%s", without_values(error))
             return
         self._blocks.append(_Block(data, len(records), monotonic()))
         self._waiting += len(data)
+
+    def _too_large(self, records: Sequence[Record]) -> None:
+        """Leave out what no block can hold: the last record, which has made this one complete."""
+        if len(records) == 1:
+            self._dropped("too_large", 1)
+            return
+        self._add(records[:-1])
+        self._add(records[-1:])
 
     def _push(self) -> None:
         """Send as much as the socket takes."""

@@ -28,14 +28,23 @@ class BrokenError(Exception):
     """What was received is no block."""
 
 
+class TooLargeError(Exception):
+    """A block that nobody would take."""
+
+
 def block(sources: Sequence[Sequence[Any]], records: Sequence[Record]) -> bytes:
     """A block to send.
 
     Args:
         sources: name, version, digest and bundle of each deployment that records name.
         records: at least one.
+
+    Raises:
+        TooLargeError: it is more than MAXIMUM_BLOCK.
     """
     content = _encode((sources, records))
+    if len(content) > MAXIMUM_BLOCK:
+        raise TooLargeError
     return _LENGTH.pack(len(content)) + content
 
 
