@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,14 @@ def sync_tree(folder: Path) -> None:
 def files_below(folder: Path) -> Iterator[Path]:
     """Every regular file below ``folder``, sorted by path."""
     yield from sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What is below a folder by a pattern; whatever is removed meanwhile is no error."""
+    found: list[Path] = []
+    with suppress(FileNotFoundError):
+        found.extend(folder.glob(pattern))
+    return found
 
 
 def remove_tree(folder: Path) -> None:

@@ -10,9 +10,12 @@ import datetime as dt
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mlops_assets.files import matching
 
 if TYPE_CHECKING:
     from resources.azure.blobs import Blobs
@@ -98,18 +101,23 @@ class CapturedFolder(Captured):
         removed = 0
         for day in (self._root / environment / model).glob("[0-9]*"):
             if _is_over(day.name, keep_days, today):
-                for path in day.iterdir():
-                    path.unlink(missing_ok=True)
-                    removed += 1
-                day.rmdir()
+                # The server tidies here too, at the same hour.
+                for path in matching(day, "*"):
+                    with suppress(FileNotFoundError):
+                        path.unlink()
+                        removed += 1
+                with suppress(OSError):
+                    day.rmdir()
         return removed
 
     def listed(self, model: str, environment: str, days: list[str]) -> Iterator[CapturedFile]:
         """See Captured.listed."""
         place = self._root / environment / model
         for day in days:
-            for path in (place / day).glob("*.parquet"):
-                found = _file(path.relative_to(place).as_posix(), path.stat().st_size)
+            for path in matching(place / day, "*.parquet"):
+                found = None
+                with suppress(FileNotFoundError):  # the server has just removed it
+                    found = _file(path.relative_to(place).as_posix(), path.stat().st_size)
                 if found is not None:
                     yield found
 
@@ -129,13 +137,13 @@ class CapturedBlobs(Captured):
 
         prefix = _prefix(model, environment)
 
-        def fetched(file: CapturedFile) -> Path:
+        def fetched(file: CapturedFile) -> Path | None:
             path = folder / file.name
-            if not path.is_file():
-                self._blobs.download(f"{prefix}{file.name}", path)
-            return path
+            if path.is_file() or self._blobs.bring(f"{prefix}{file.name}", path):
+                return path
+            return None
 
-        return side_by_side(fetched, files)
+        return [path for path in side_by_side(fetched, files) if path is not None]
 
     def tidy(self, model: str, environment: str, keep_days: int, today: dt.date) -> int:
         """See Captured.tidy; raises AzureError."""

@@ -99,10 +99,26 @@ class Blobs:
 
     def download(self, name: str, path: Path) -> str:
         """Write a blob to a new file, in bounded memory; returns the SHA-256 of what came."""
+        with self.errors(name):
+            return self._write(name, path)
+
+    def bring(self, name: str, path: Path) -> bool:
+        """Write a blob to a new file; False, and no file, if there is none of that name."""
+        from azure.core.exceptions import ResourceNotFoundError
+
+        with self.errors(name):
+            try:
+                self._write(name, path)
+            except ResourceNotFoundError:
+                path.unlink()
+                return False
+        return True
+
+    def _write(self, name: str, path: Path) -> str:
         digest = hashlib.sha256()
         path.parent.mkdir(parents=True, exist_ok=True)
         blob = self.client(name)
-        with self.errors(name), path.open("xb") as file:
+        with path.open("xb") as file:
             for chunk in blob.download_blob().chunks():
                 digest.update(chunk)
                 file.write(chunk)

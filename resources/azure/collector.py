@@ -70,16 +70,14 @@ class CapturedByAzure(Captured):
         endpoint = self._endpoint_of(model, environment)
         raw = folder / FOLDER / endpoint
 
-        def download(file: CapturedFile) -> None:
+        def fetched(file: CapturedFile) -> bool:
             path = raw / file.name
-            if not path.is_file():
-                self._blobs.download(f"{FOLDER}/{endpoint}/{file.name}", path)
+            return path.is_file() or self._blobs.bring(f"{FOLDER}/{endpoint}/{file.name}", path)
 
-        side_by_side(download, files)
         names: dict[str, list[str]] = {}
-        for file in files:
+        for file, is_there in zip(files, side_by_side(fetched, files), strict=True):
             place = place_of(file.name)
-            if place is not None:
+            if is_there and place is not None:
                 names.setdefault(place.deployment, []).append(file.name)
         found: list[Path] = []
         for deployment, own in names.items():

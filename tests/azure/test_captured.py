@@ -55,6 +55,22 @@ def test_a_container_uploads_what_it_captured(azure: AzureServer, tmp_path: Path
     assert captured.files("tiny", "staging", *span) == []
 
 
+def test_a_blob_that_is_removed_after_the_listing_is_left_out(
+    azure: AzureServer, tmp_path: Path
+) -> None:
+    blobs = Blobs(clients(azure))
+    for name in ("120000-a", "120001-b"):
+        blobs.write(f"captured/staging/tiny/2026-03-01/{name}.parquet", b"x")
+    captured, noon = CapturedBlobs(blobs), dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+    files = captured.files("tiny", "staging", noon, noon + dt.timedelta(hours=1))
+    assert len(files) == 2
+    blobs.remove(f"captured/staging/tiny/{files[0].name}")
+    copies = tmp_path / "copies"
+    for _ in range(2):  # nothing is left of it that looks like a file
+        found = captured.fetch("tiny", "staging", files, copies)
+        assert found == [copies / files[1].name]
+
+
 class Unreachable:
     """Storage that does not answer."""
 
@@ -76,3 +92,43 @@ def test_what_cannot_be_uploaded_is_bounded(
     assert [path.name[5] for path in sorted(day.iterdir())] == ["7", "8", "9"]
     assert metrics.not_captured == {"unreachable_files": 7}
     assert caplog.text.count("captured requests stay here") == 1
+
+
+def test_files_that_vanish_do_not_end_the_uploads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = tmp_path / "2026-03-01"
+    day.mkdir()
+    paths = [day / f"00000{number}-a.parquet" for number in range(3)]
+    for path in paths[1:]:
+        path.write_bytes(b"x" * 100)
+    metrics = Metrics()
+    uploader = Uploader(tmp_path, Unreachable(), "captured/s/m", metrics, 150)  # type: ignore[arg-type]
+    monkeypatch.setattr(uploader, "_finished", lambda: paths)
+    assert not uploader.look()
+    assert [*day.iterdir()] == paths[2:]
+    assert metrics.not_captured == {"unreachable_files": 1}
+
+
+class Storing:
+    """Storage that reads what it is given."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+
+    def upload(self, blob: str, path: Path) -> None:
+        path.read_bytes()
+        self.taken.append(blob)
+
+
+def test_a_file_that_vanishes_does_not_hold_up_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / "2026-03-01" / f"00000{number}-a.parquet" for number in range(2)]
+    paths[1].parent.mkdir()
+    paths[1].write_bytes(b"x")
+    storing = Storing()
+    uploader = Uploader(tmp_path, storing, "captured/s/m", Metrics())  # type: ignore[arg-type]
+    monkeypatch.setattr(uploader, "_finished", lambda: paths)
+    assert uploader.look()
+    assert storing.taken == ["captured/s/m/2026-03-01/000001-a.parquet"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,49 @@ def test_days_that_are_over(tmp_path: Path, keep: int, left: int) -> None:
     (tmp_path / "staging" / "tiny" / "2026-notes").mkdir()
     assert captured.tidy("tiny", "staging", keep, NOON.date()) == 3 - left
     assert len([*tmp_path.rglob("*.parquet")]) == left
+
+
+def test_what_the_server_removes_meanwhile_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captured = _made(
+        tmp_path, "2026-03-01/115900-a.parquet", *(f"2026-03-01/12000{n}-a.parquet" for n in (0, 1))
+    )
+    glob = Path.glob
+
+    def removed_meanwhile(folder: Path, pattern: str) -> Iterator[Path]:
+        found = [*glob(folder, pattern)]
+        for path in found:
+            if path.name == "120000-a.parquet":
+                path.unlink()
+        return iter(found)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "glob", removed_meanwhile)
+        found = captured.files("tiny", "staging", NOON, NOON + HOUR)
+    assert [file.name[11:17] for file in found] == ["115900", "120001"]
+    _made(tmp_path, "2026-03-01/120000-a.parquet")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "glob", removed_meanwhile)
+        assert captured.tidy("tiny", "staging", 0, dt.date(2026, 3, 2)) == 2
+    assert not [*tmp_path.rglob("2026-*")]
+
+
+def test_a_day_that_the_server_removes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captured = _made(tmp_path, "2026-03-01/120000-a.parquet")
+    glob = Path.glob
+
+    def gone(folder: Path, pattern: str) -> Iterator[Path]:
+        yield from glob(folder, pattern)
+        shutil.rmtree(tmp_path / "staging" / "tiny" / "2026-03-01", ignore_errors=True)
+        if folder.name == "2026-03-01":
+            raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(Path, "glob", gone)
+    assert captured.tidy("tiny", "staging", 0, dt.date(2026, 3, 2)) == 0
+    assert captured.files("tiny", "staging", NOON, NOON + HOUR) == []
 
 
 def test_rows_are_looked_for_where_the_target_leaves_them(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlops_assets.files import matching
+
 #: Length and CRC-32 of what follows.
 _HEAD = struct.Struct(">II")
 SUFFIX, PARQUET, TEMPORARY = ".spool", ".parquet", ".tmp"
@@ -157,7 +159,7 @@ def tidy(folder: Path, keep_days: int, now: float) -> None:
         with suppress(ValueError):
             age = today - dt.datetime.strptime(day.name, _DAY).replace(tzinfo=dt.UTC).date()
             old = age.days > keep_days
-            for path in day.glob("*" if old else f".*{TEMPORARY}"):
+            for path in matching(day, "*" if old else f".*{TEMPORARY}"):
                 path.unlink(missing_ok=True)
             if old:
                 with suppress(OSError):

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlops_assets.files import matching
 from mlops_assets.scoring.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -63,11 +64,8 @@ class Uploader:
         """Upload what is there; False if storage did not take it."""
         try:
             for path in self._finished():
-                name = path.relative_to(self._folder).as_posix()
-                self._store.upload(f"{self._place}/{name}", path)
-                path.unlink(missing_ok=True)
-                with suppress(OSError):
-                    path.parent.rmdir()  # a day that is over
+                with suppress(FileNotFoundError):  # the capture process removes old days too
+                    self._take(path)
             self._trouble = False
         except Exception as error:
             if not self._trouble:
@@ -76,19 +74,28 @@ class Uploader:
             self._bound()
         return not self._trouble
 
+    def _take(self, path: Path) -> None:
+        name = path.relative_to(self._folder).as_posix()
+        self._store.upload(f"{self._place}/{name}", path)
+        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.parent.rmdir()  # a day that is over
+
     def _finished(self) -> list[Path]:
         """The oldest first; names tell."""
-        return sorted(self._folder.glob("*/[0-9]*.parquet"))
+        return sorted(matching(self._folder, "*/[0-9]*.parquet"))
 
     def _bound(self) -> None:
-        paths = self._finished()
-        sizes = {path: path.stat().st_size for path in paths}
+        sizes: dict[Path, int] = {}
+        for path in self._finished():
+            with suppress(FileNotFoundError):
+                sizes[path] = path.stat().st_size
         total = sum(sizes.values())
-        for path in paths:
+        for path, size in sizes.items():
             if total <= self._maximum:
                 break
             path.unlink(missing_ok=True)
-            total -= sizes[path]
+            total -= size
             self._metrics.drop("unreachable_files")
         with suppress(OSError):
             self._metrics.write()
