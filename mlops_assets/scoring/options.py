@@ -206,17 +206,17 @@ def parse(
         "--capture-columns",
         "MLOPS_CAPTURE_COLUMNS",
         "",
-        type=_names,
+        type=partial(_columns, variable="MLOPS_CAPTURE_COLUMNS"),
         metavar="A,B",
-        help="keep these columns alone",
+        help="keep these columns alone; or a JSON list, for names with a comma",
     )
     add(
         "--capture-exclude",
         "MLOPS_CAPTURE_EXCLUDE",
         "",
-        type=_names,
+        type=partial(_columns, variable="MLOPS_CAPTURE_EXCLUDE"),
         metavar="A,B",
-        help="keep these columns nowhere",
+        help="keep these columns nowhere; or a JSON list, likewise",
     )
     add(
         "--capture-rotate-megabytes",
@@ -329,6 +329,20 @@ def _edges(text: str) -> list[float]:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _columns(text: str, variable: str) -> list[str]:
+    """Names between commas, or a JSON list, for those that hold a comma themselves."""
+    if not text.lstrip().startswith("[") and '"' not in text:
+        return _names(text)
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not found or not all(isinstance(n, str) for n in found):
+        message = f"{variable} is neither names between commas nor a JSON list of them: "
+        raise argparse.ArgumentTypeError(f"{message}{text[:40]!r}")
+    return found
 
 
 def _flag(text: str) -> bool:

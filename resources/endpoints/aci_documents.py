@@ -299,10 +299,17 @@ def _server_variables(environment: Environment) -> dict[str, str]:
 def _capture_variables(policy: CapturePolicy) -> dict[str, str]:
     values = policy.model_dump(exclude_none=True)
     return {
-        f"MLOPS_CAPTURE_{name.upper()}": ",".join(value) if isinstance(value, list) else f"{value}"
+        f"MLOPS_CAPTURE_{name.upper()}": _listed(value) if isinstance(value, list) else f"{value}"
         for name, value in values.items()
         if value != []
     }
+
+
+def _listed(names: list[str]) -> str:
+    """As JSON only where commas would say something else: older images do not read it."""
+    text = ",".join(names)
+    plain = text.split(",") == [name.strip() for name in names]
+    return text if plain and not text.startswith("[") and '"' not in text else json.dumps(names)
 
 
 def _set_variables(body: dict[str, Any], values: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mlops_assets.scoring.options import parse
 from mlops_assets.strict import SpecError
 from resources.azure.clients import AzureClients
 from resources.azure.settings import AzureSettings
@@ -19,7 +20,7 @@ from resources.endpoints.aci_documents import (
     read,
     started,
 )
-from resources.environment import Environment, Profile, checkout
+from resources.environment import CapturePolicy, Environment, Profile, checkout
 from tests.azure.aci_groups import DIGEST, document
 from tests.convert.azure_accepts import group_validator, needs_specifications
 
@@ -88,6 +89,30 @@ def test_the_committed_group_is_rendered(
     ]
     assert "${" not in json.dumps(group.body)
     assert not group.body.keys() & {"$schema", "name", "type", "apiVersion"}
+
+
+@pytest.mark.parametrize(
+    ("names", "sent"),
+    [
+        (["age", "size [cm]"], "age,size [cm]"),
+        (["income, yearly"], '["income, yearly"]'),
+        (["[a]", "b"], '["[a]", "b"]'),
+        ([' age "'], '[" age \\""]'),
+        (["größe ", "b"], '["gr\\u00f6\\u00dfe ", "b"]'),
+    ],
+)
+def test_columns_reach_the_server_by_the_names_they_have(
+    committed: tuple[Profile, AzureClients, Environment], names: list[str], sent: str
+) -> None:
+    profile, clients, environment = committed
+    policy = CapturePolicy(columns=names, exclude=names)
+    environment = environment.model_copy(update={"capture": policy})
+    body = group_of(profile, clients, environment, "heart_rate").body
+    given = body["properties"]["containers"][0]["properties"]["environmentVariables"]
+    variables = {v["name"]: v["value"] for v in given if "CAPTURE" in v["name"]}
+    assert variables["MLOPS_CAPTURE_EXCLUDE"] == sent
+    found = parse([], variables)
+    assert (found.capture_columns, found.capture_exclude) == (names, names)
 
 
 def test_variables_that_are_not_set_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

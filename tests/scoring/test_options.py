@@ -45,6 +45,10 @@ def test_each_option_may_be_a_variable_and_the_command_line_wins() -> None:
         ["--no-keys", "perhaps"],
         ["--compared-edges", "1,2"],
         ["--compared-edges", "[2, 1]"],
+        ["--capture-exclude", '["income, yearly"'],
+        ["--capture-exclude", '"income, yearly",age'],
+        ["--capture-exclude", "[1]"],
+        ["--capture-columns", "[]"],
         ["--unknown"],
     ],
 )
@@ -55,3 +59,25 @@ def test_what_is_no_option_ends_with_2(
         parse(arguments, {})
     assert ended.value.code == 2
     assert arguments[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("age, size [cm],", ["age", "size [cm]"]),
+        ('["income, yearly", " age"]', ["income, yearly", " age"]),
+        (' ["[a]"]', ["[a]"]),
+    ],
+)
+def test_columns_are_names_between_commas_or_a_json_list(text: str, names: list[str]) -> None:
+    variables = {"MLOPS_CAPTURE_COLUMNS": text, "MLOPS_CAPTURE_EXCLUDE": text}
+    found = parse([], variables)
+    assert (found.capture_columns, found.capture_exclude) == (names, names)
+
+
+def test_columns_that_cannot_be_read_name_their_variable(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        parse([], {"MLOPS_CAPTURE_EXCLUDE": '["age"'})
+    assert "MLOPS_CAPTURE_EXCLUDE is neither names between commas nor" in capsys.readouterr().err
