@@ -21,6 +21,7 @@ from mlops_assets.spec import ModelSpec, load_model, model_folders
 from mlops_assets.strict import SpecError
 from mlops_assets.wiring import build_resources, fixed
 from resources.alerts import Alerts
+from resources.captured_columns import unknown_columns
 from resources.environment import Profile, load_profile
 
 # What is loaded here is many small objects that all stay. By default Python looks for garbage
@@ -29,13 +30,18 @@ gc.set_threshold(100_000, 20, 20)
 
 
 def build_definitions(profile: Profile) -> dg.Definitions:
-    """Definitions of every model of a profile; a model.yaml that is wrong costs its model alone."""
+    """Definitions of every model of a profile; a model.yaml that is wrong costs its model alone.
+
+    Raises:
+        SpecError: an environment names columns for capture that no model has.
+    """
     resources = build_resources(profile)
     ground = Ground(profile, resources["registry"], resources["references"], resources["attempts"])
     factory = ModelFactory(profile.environments, Conditions(ground))
     parts: list[dg.Definitions] = []
     specs: list[ModelSpec] = []
-    for folder in model_folders(profile.models):
+    folders = model_folders(profile.models)
+    for folder in folders:
         try:
             spec = load_model(folder)
             parts.append(factory.build(spec))
@@ -43,6 +49,8 @@ def build_definitions(profile: Profile) -> dg.Definitions:
         except SpecError as error:
             logging.getLogger("mlops").error("model %s is left out: %s", folder.name, error)
             parts.append(_left_out(folder.name, error))
+    if len(specs) == len(folders):  # else a column may be that of a model left out
+        _check_captured_columns(profile, specs)
     return dg.Definitions.merge(
         *parts,
         build_infrastructure(profile),
@@ -96,6 +104,16 @@ def build_sensors(
             Alerts(profile.alerts), profile.home / "alerts", watched, status, profile.page
         ),
     ]
+
+
+def _check_captured_columns(profile: Profile, specs: list[ModelSpec]) -> None:
+    folder = profile.root / "environments" / profile.name
+    problems = [
+        f"{path.relative_to(folder).as_posix()}: {problem}"
+        for path, problem in unknown_columns(profile, specs)
+    ]
+    if problems:
+        raise SpecError(folder, problems)
 
 
 def _left_out(model: str, error: SpecError) -> dg.Definitions:

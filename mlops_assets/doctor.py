@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from mlops_assets.endpoints import aligned
-from mlops_assets.spec import load_model, model_folders
+from mlops_assets.spec import ModelSpec, load_model, model_folders
 from mlops_assets.strict import SpecError
 from resources import machine
+from resources.captured_columns import unknown_columns
 from resources.environment import Profile
 from resources.findings import Finding
 from resources.limits import looser_limits
@@ -36,16 +37,21 @@ def examine(profile: Profile, environment: str | None = None) -> list[Finding]:
 
 def wrong_models(profile: Profile) -> Iterator[Finding]:
     """What is wrong with each model.yaml, and with what environments ask of it."""
-    for folder in model_folders(profile.models):
+    folders, specs = model_folders(profile.models), list[ModelSpec]()
+    for folder in folders:
         try:
             spec = load_model(folder)
         except SpecError as error:
             for problem in error.problems:
                 yield Finding("error", error.path, problem)
             continue
+        specs.append(spec)
         for environment in profile.environments:
             for problem in looser_limits(environment, spec):
                 yield Finding("error", str(profile.file_of(environment.name)), problem)
+    if len(specs) == len(folders):  # else a column may be that of a model that cannot be read
+        for path, problem in unknown_columns(profile, specs):
+            yield Finding("error", str(path), problem)
 
 
 def wrong_documents(profile: Profile) -> Iterator[str]:

@@ -172,6 +172,17 @@ def test_validate_prints_every_problem(clone: Profile) -> None:
     assert "staging.json: " in output
 
 
+def test_columns_to_capture_that_no_model_has_are_wrong(clone: Profile) -> None:
+    declared = {"name": "staging", "target": "local", "capture": {"exclude": ["District"]}}
+    Repository(clone.root).write("environments/local/staging.json", json.dumps(declared))
+    said = "capture.exclude: no model has a column 'District'; perhaps 'district'"
+    for command in ("validate", "doctor", "demo"):
+        code, output = mlops(command)
+        assert code == 1
+        assert "staging.json" in output
+        assert said in output
+
+
 def test_the_demo_of_a_model_that_fails(clone: Profile) -> None:
     Repository(clone.root).train_py("def build(params):\n    raise ValueError('no idea')\n")
     code, output = mlops("demo")

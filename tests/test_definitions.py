@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -7,9 +8,10 @@ import dagster as dg
 import pytest
 
 from mlops_assets.definitions import build_definitions
-from resources.environment import checkout, load_profile
+from mlops_assets.strict import SpecError
+from resources.environment import Profile, checkout, load_profile
 from tests.conftest import Platform
-from tests.repository import MODEL_YAML, make_repository
+from tests.repository import MODEL_YAML, Repository, make_repository
 
 LOAD = """
 import sys
@@ -75,6 +77,37 @@ def test_a_wrong_model_yaml_costs_its_model_alone(tmp_path: Path) -> None:
     assert dg.AssetKey(["rent", "dataset"]) in graph.get_all_asset_keys()
     left_out = graph.get(dg.AssetKey(["left_out", "other"]))
     assert "data.columns.district.nullible: unknown key" in str(left_out.description)
+
+
+def _capturing(repository: Repository, **capture: list[str]) -> Profile:
+    declared = {"name": "staging", "target": "local", "capture": capture}
+    repository.write("environments/local/staging.json", json.dumps(declared))
+    return load_profile({}, repository.path)
+
+
+def test_columns_to_capture_that_no_model_has(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    profile = _capturing(repository, exclude=["District", "flat"], columns=["romms", "xyzzy"])
+    with pytest.raises(SpecError) as caught:
+        build_definitions(profile)
+    assert caught.value.path == str(tmp_path / "environments" / "local")
+    assert caught.value.problems == [
+        "staging.json: capture.columns: no model has a column 'romms'; perhaps 'rooms'",
+        "staging.json: capture.columns: no model has a column 'xyzzy'; write it as model.yaml "
+        "does, or leave it out",
+        "staging.json: capture.exclude: no model has a column 'District'; perhaps 'district'",
+    ]
+
+
+def test_columns_to_capture_that_some_model_has(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    other = MODEL_YAML.replace("rooms", "doors")
+    repository.write("mlops_assets/models/other/model.yaml", other)
+    named = ["rooms", "doors", "flat", "rent", "mlops_prediction"]
+    build_definitions(_capturing(repository, exclude=named))
+    # What a model has that cannot be read is not known.
+    repository.write("mlops_assets/models/other/model.yaml", f"wrong: 1\n{other}")
+    build_definitions(_capturing(repository, exclude=named))
 
 
 def test_a_hundred_models_share_the_ops_of_one(tmp_path: Path) -> None:
