@@ -11,6 +11,7 @@ from mlops_assets.scoring.blobs import BlobError
 from mlops_assets.scoring.capture.upload import Uploader
 from mlops_assets.scoring.metrics import Metrics
 from resources.azure.blobs import Blobs
+from resources.azure.collector import FOLDER, CapturedByAzure
 from resources.captured import CapturedBlobs
 from tests.azure.faults import Fault
 from tests.azure.platforms import clients
@@ -69,6 +70,20 @@ def test_a_blob_that_is_removed_after_the_listing_is_left_out(
     for _ in range(2):  # nothing is left of it that looks like a file
         found = captured.fetch("tiny", "staging", files, copies)
         assert found == [copies / files[1].name]
+
+
+def test_a_collected_blob_that_is_removed_after_the_listing_is_left_out(
+    azure: AzureServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs, noon = Blobs(clients(azure)), dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+    monkeypatch.setattr(CapturedByAzure, "_blobs", blobs)
+    for name in ("a", "b"):
+        blobs.write(f"{FOLDER}/tiny/v1-0/request/2026/03/01/12/{name}.jsonl", b"{}")
+    captured = CapturedByAzure(clients(azure), lambda *_: "tiny", lambda *_: None)
+    files = captured.files("tiny", "production", noon, noon + dt.timedelta(hours=1))
+    blobs.remove(f"{FOLDER}/tiny/{files[0].name}")
+    assert captured.fetch("tiny", "production", files, tmp_path) == []  # of no known version
+    assert [path.name for path in tmp_path.rglob("*.jsonl")] == ["b.jsonl"]
 
 
 class Unreachable:
