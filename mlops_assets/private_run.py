@@ -2,10 +2,12 @@
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
+from dagster import PreviewWarning
 
 from mlops_assets.errors import UserError
 from mlops_assets.progress import progress
@@ -30,13 +32,17 @@ def in_run(name: str, work: Callable[[dg.AssetExecutionContext], T]) -> T:
     raised: list[BaseException] = []
 
     @dg.asset(name=name)
-    def asset(context: dg.AssetExecutionContext) -> None:
+    def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         try:
             found.append(work(context))
         except BaseException as error:
             raised.append(error)
             raise
+        # Where a process reported to the step, Dagster takes None for a result that is missing.
+        return dg.MaterializeResult()
 
+    # Dagster's own use of its own previews, once per training process.
+    warnings.filterwarnings("ignore", category=PreviewWarning)
     defs = dg.Definitions(assets=[asset], loggers={"progress": progress})
     job = defs.resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.ephemeral() as instance, contextlib.redirect_stdout(sys.stderr):
