@@ -1,6 +1,7 @@
 """What `mlops demo` prints while a run goes on: a line per step and per check, no more."""
 
 import logging
+from typing import Any
 
 import dagster as dg
 
@@ -31,13 +32,24 @@ def _line(record: logging.LogRecord) -> str | None:
     if kind == "STEP_FAILURE":
         failure = event.event_specific_data.user_failure_data
         error = event.event_specific_data.error
-        reason = failure.description if failure else error.message.strip() if error else ""
-        return f"  ✗ {asset}\n{reason}"
+        described = failure.description if failure else None
+        return f"  ✗ {asset}\n{described or _raised(error)}"
     if kind == "ASSET_CHECK_EVALUATION":
         check = event.event_specific_data
         if not check.passed:
             return f"  ! {check.asset_key.to_user_string()} {check.check_name}: {check.description}"
     return None
+
+
+def _raised(error: Any) -> str:
+    """The class and message of what was raised, and of what that came from."""
+    # Dagster wraps what a step raised in an error of its own, which only says where it was raised.
+    found = error.cause or error if error else None
+    said: list[str] = []
+    while found:
+        said.append(found.message.strip())
+        found = found.cause
+    return "\ncaused by ".join(said)
 
 
 def _logger(_context: dg.InitLoggerContext) -> logging.Logger:
