@@ -101,8 +101,16 @@ def _allowed_keys(model: type[BaseModel], path: tuple[Any, ...]) -> str:
             field = current.model_fields.get(str(part))
             current = field.annotation if field else None
         else:  # dict[str, X] or list[X]: the value's type is the last argument
-            arguments = [a for a in getattr(current, "__args__", ()) if a is not type(None)]
+            arguments = getattr(current, "__args__", ())
             current = arguments[-1] if arguments else None
+        current = _present(current)
     if isinstance(current, type) and issubclass(current, BaseModel):
         return ", ".join(n for n, f in current.model_fields.items() if not f.exclude)
     return "none"
+
+
+def _present(annotation: Any) -> Any:
+    """X of ``X | None``: what a block that may be absent is where it is there."""
+    arguments = getattr(annotation, "__args__", ())
+    others = [a for a in arguments if a is not type(None)]
+    return others[0] if len(others) == 1 and len(arguments) > 1 else annotation

@@ -50,6 +50,23 @@ def test_unknown_key_names_its_place_and_what_is_allowed() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("place", "allowed"),
+    [
+        (
+            "monitoring: {labels: {location: l, loc: x}}",
+            "monitoring.labels.loc: unknown key; allowed here: location, format",
+        ),
+        (
+            "  slices: {metric: r2, minimum: 0, minimun: 0}",
+            "gates.slices.minimun: unknown key; allowed here: metric, minimum, ",
+        ),
+    ],
+)
+def test_an_unknown_key_of_a_block_that_may_be_absent(place: str, allowed: str) -> None:
+    assert [line for line in problems(f"{GOOD}{place}\n") if line.startswith(allowed)]
+
+
 def test_all_problems_of_a_file_come_at_once() -> None:
     text = (
         GOOD.replace("team:health", "health")

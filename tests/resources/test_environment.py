@@ -65,6 +65,12 @@ def test_every_problem_of_every_file_at_once(tmp_path: Path) -> None:
     assert "test.json: name: found 'other', must be the file's: 'test'" in text
 
 
+def test_an_unknown_key_of_a_block_that_may_be_absent(tmp_path: Path) -> None:
+    write(tmp_path, staging=local("staging", capture={"exclud": ["age"]}))
+    with pytest.raises(SpecError, match=r"capture.exclud: unknown key; allowed here: .*exclude"):
+        load_profile({}, tmp_path)
+
+
 def test_a_circle_or_a_name_that_is_not_there(tmp_path: Path) -> None:
     write(tmp_path, staging=local("staging", promotes_from="testing"))
     with pytest.raises(SpecError, match="'testing' is no other environment"):
