@@ -17,6 +17,7 @@ from mlops_assets.judgement import DEPLOYMENTS
 from mlops_assets.monitoring.report import Report
 from mlops_assets.progress import progress
 from mlops_assets.runs import MODEL_TAG, TRIGGER_TAG, fail_dead_runs
+from mlops_assets.spec import load_model
 from mlops_assets.watch import Reports, WatchError, asset_key, sight
 from mlops_assets.wiring import build_resources
 from resources.attempts import Attempts
@@ -133,6 +134,7 @@ def roll_back(profile: Profile, model: str, environment: str, number: int | None
     """Deploy an earlier version through the same gates; the one that served before by default.
 
     Raises:
+        SpecError: the model's model.yaml is wrong.
         SteeringError: nothing served there before.
         UnknownEnvironmentError: no such environment.
     """
@@ -141,7 +143,7 @@ def roll_back(profile: Profile, model: str, environment: str, number: int | None
     number = number or _served_before(registry, model, environment)
     name = asset_name(environment)
     return materialize(
-        build_definitions(profile),
+        _definitions(profile, model),
         [dg.AssetKey([model, name])],
         {TRIGGER_TAG: "rollback", MODEL_TAG: model},
         {f"{model}__{name}": {"version": number}},
@@ -154,6 +156,7 @@ def watch(
     """Look at a model in an environment; the report and what was decided, None if it failed.
 
     Raises:
+        SpecError: the model's model.yaml is wrong.
         UnknownEnvironmentError: no such environment.
         WatchError: it captures nothing, or nothing serves there.
     """
@@ -163,7 +166,7 @@ def watch(
     key, name = asset_key(model, environment), f"{environment}{monitoring.SUFFIX}"
     config = {f"{model}__{name}": {"now": now or dt.datetime.now(dt.UTC).isoformat()}}
     tags = {TRIGGER_TAG: "monitor", MODEL_TAG: model}
-    if not materialize(build_definitions(profile), [key], tags, config):
+    if not materialize(_definitions(profile, model), [key], tags, config):
         return None
     report = Reports(resources["documents"], model, environment).at(
         dt.datetime.fromisoformat(config[f"{model}__{name}"]["now"])
@@ -180,6 +183,16 @@ def resume(profile: Profile, model: str, environment: str) -> None:
     profile.environment(environment)
     attempts: Attempts = build_resources(profile)["attempts"]
     attempts.forget(dg.AssetKey([model, asset_name(environment)]))
+
+
+def _definitions(profile: Profile, model: str) -> dg.Definitions:
+    """The code location, which leaves a model out whose model.yaml is wrong: not the one asked for.
+
+    Raises:
+        SpecError: its model.yaml is wrong.
+    """
+    load_model(profile.models / model)
+    return build_definitions(profile)
 
 
 def _served_before(registry: Registry, model: str, environment: str) -> int:

@@ -160,6 +160,28 @@ def test_history_as_a_table_and_as_json(
     assert mlops("history", "rent", "--at", at, "--json") == (0, "[]\n")
 
 
+@pytest.mark.parametrize(
+    "arguments", [("rollback", "rent", "production", "1"), ("monitor", "rent", "production")]
+)
+def test_a_model_yaml_that_is_wrong_is_the_one_error(
+    registry: LocalRegistry,
+    arguments: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    # What serves was released by a model.yaml that was right.
+    def serves(*_: object) -> object:
+        return registry.version("rent", 1)
+
+    monkeypatch.setattr("mlops_assets.steering.sight", serves)
+    path = load_profile().models / "rent" / "model.yaml"
+    path.write_text(path.read_text().replace("nullable", "nullible"))
+    code, said = mlops(*arguments)
+    assert (code, len(said.splitlines())) == (1, 1), said
+    assert "model.yaml: data.columns.district.nullible: unknown key" in said
+    assert "left out" not in capfd.readouterr().err
+
+
 def test_rollback_and_resume(platform: Platform, capfd: pytest.CaptureFixture[str]) -> None:
     serve(platform, 1, 2)
     platform.see()
