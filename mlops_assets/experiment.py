@@ -283,6 +283,8 @@ def changed_models(profile: Profile, since: str) -> list[str]:
 def bundle_of(profile: Profile, model: str, name: str) -> Version:
     """A version by its number, or the newest one of a branch.
 
+    Of the source branch it is the newest release; an experiment only while nothing is released.
+
     Raises:
         RegistryError: there is none; the message names those there are.
     """
@@ -314,8 +316,20 @@ def compare(profile: Profile, model: str, first: str, second: str) -> Report:
             context, resources["training"], resources["artifacts"], profile.root, a, b, slices
         ),
     )
-    named = [f"version {n}" if n.isdigit() else n for n in (first, second)]
-    return Report(model, named[0], named[1], versus, changes(a, b))
+    return Report(model, heading(first, a), heading(second, b), versus, changes(a, b))
+
+
+def heading(name: str, version: Version) -> str:
+    """What a report calls a version that was asked for by a name.
+
+    The source branch has releases and may have experiments: it is said which one was taken.
+    """
+    source = version.manifest.source
+    if name.isdigit():
+        return f"version {name}"
+    if source.experiment is None:
+        return f"{name} (version {version.version})"
+    return f"{name} (experiment {version.version})" if name == source.branch else name
 
 
 def _folder(version: Version) -> Path:

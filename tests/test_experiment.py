@@ -7,14 +7,17 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from mlops_assets.experiment import heading
 from mlops_assets.wiring import build_resources
 from resources.branches import current, work_on
 from resources.experiments import Experiments
 from resources.git_commands import GitError
-from resources.registry import RegistryError
+from resources.registry import LocalRegistry, RegistryError
 from tests.conftest import Platform
 from tests.repository import TRAIN_PY, WORSE_TRAIN_PY, Repository, make_repository
+from tests.test_gates import MANIFEST
 from tests.test_steering import mlops, serve, steer
+from tests.versions import registered
 
 TRAIN = "mlops_assets/models/rent/train.py"
 BETTER = TRAIN_PY.replace('alpha=params["alpha"]', "alpha=0.01")
@@ -177,11 +180,13 @@ def test_kept_experiments_are_compared_and_use_up_no_number(clone: Platform) -> 
     assert "## rent: idea against version 1" in text
     assert "| metric | idea | version 1 | difference | 95 % interval |" in text
     assert "| commit |" in text
+    assert "  ✓ compare  " in text
     code, text = mlops("compare", "rent", "main", "idea", "--json")
     assert code == 0, text
     (backward,) = json.loads(text[text.index("[\n") :])
     difference = backward["comparison"]["metrics"]["r2"]["difference"]["value"]
     assert difference == pytest.approx(-found["comparison"]["metrics"]["r2"]["difference"]["value"])
+    assert (backward["first"], backward["second"]) == ("main (version 1)", "idea")
     code, text = mlops("compare", "rent", "1", "other")
     assert code == 1
     assert "no experiment of rent on branch other" in text
@@ -220,6 +225,23 @@ def test_the_newest_of_a_branch(light: Platform) -> None:
     assert "## rent: b against" in str(shown[0]["comparison"].value)
     assert experiments.newest("rent", "b").version == 1
     assert {k: v.version for k, v in experiments.branches("rent").items()} == {"main": 1, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "experiment", "called"),
+    [
+        ("1", None, "version 1"),
+        ("main", None, "main (version 1)"),
+        ("main", "main", "main (experiment 1)"),
+        ("idea", "idea", "idea"),
+    ],
+)
+def test_a_heading_says_which_one_of_the_source_branch_it_is(
+    name: str, experiment: str | None, called: str, tmp_path: Path
+) -> None:
+    source = {**MANIFEST["source"], "branch": "main", "experiment": experiment}
+    version = registered(LocalRegistry(root=str(tmp_path / "registry")), source=source)
+    assert heading(name, version) == called
 
 
 # -- branches
