@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from mlops_assets.versus import Report
 
 
+def _into_a_folder(
+    _context: click.Context, _parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    """Refuse a file that could not be written; said before hours of training, not after them."""
+    if path and not path.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {path.parent}; make it, or name another file")
+    return path
+
+
 @click.command()
 @click.argument("models", nargs=-1, metavar="MODEL...")
 @click.option("--changed-since", metavar="COMMIT", help="Every model whose files differ from it.")
@@ -22,7 +31,12 @@ if TYPE_CHECKING:
 @click.option("--branch", help="Made and checked out where that loses nothing; yours by default.")
 @click.option("--keep", is_flag=True, help="Keep it, for `mlops compare` and `mlops preview`.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-@click.option("--markdown", type=click.Path(path_type=Path), help="Also into this file.")
+@click.option(
+    "--markdown",
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    callback=_into_a_folder,
+    help="Also into this file.",
+)
 def experiment(
     models: tuple[str, ...],
     changed_since: str | None,

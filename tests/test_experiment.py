@@ -145,6 +145,19 @@ def test_a_branch_that_does_not_train(light: Platform, text: str, message: str) 
     assert state(light.profile.home) == before
 
 
+def test_a_report_that_could_not_be_written_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never() -> None:
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr("mlops_assets.cli_experiments.load_profile", never)
+    code, told = mlops("experiment", "rent", "--markdown", str(tmp_path / "none" / "x.md"))
+    assert (code, f"there is no folder {tmp_path / 'none'}; make it" in told) == (2, True), told
+    code, told = mlops("experiment", "rent", "--markdown", str(tmp_path))
+    assert (code, "is a directory" in told) == (2, True), told
+
+
 def test_data_that_break_the_branchs_contract(light: Platform) -> None:
     path = "mlops_assets/models/rent/model.yaml"
     text = (light.repository.path / path).read_text()
