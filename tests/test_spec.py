@@ -209,6 +209,20 @@ def test_the_policy_of_monitoring_has_defaults() -> None:
     assert (other.live_metric, other.live_tolerance) == ("mean_absolute_error", 0.0)
 
 
+@pytest.mark.parametrize("key", ["window_hours", "freshness_hours"])
+def test_a_span_of_monitoring_is_a_year_at_most(key: str) -> None:
+    spec = parse_model(f"{GOOD}monitoring: {{{key}: 8784}}", "diabetes", "model.yaml")
+    assert getattr(spec.monitoring, key) == 8784
+    for hours, bound in (
+        ("1.0e+9", "less than or equal to 8784"),
+        (".inf", "less than or equal to 8784"),
+        (".nan", "less than or equal to 8784"),
+        ("0", "greater than 0"),
+    ):
+        (line,) = problems(f"{GOOD}monitoring: {{{key}: {hours}}}")
+        assert line.startswith(f"monitoring.{key}: input should be {bound}; found ")
+
+
 def test_problems_of_the_policy_of_monitoring_name_their_places() -> None:
     block = """
 monitoring:

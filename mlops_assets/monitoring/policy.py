@@ -9,6 +9,9 @@ from pydantic import Field
 
 from mlops_assets.strict import Strict
 
+#: A year: no look reaches further back, and no date leaves the calendar.
+LONGEST_HOURS = 24 * 366
+
 
 class MinimumEffect(Strict):
     """Moves smaller than all of these are no alarm, however sure many rows make them."""
@@ -56,7 +59,9 @@ class LivePerformance(Strict):
 class Monitoring(Strict):
     """What is watched after a release, and when it alarms."""
 
-    window_hours: float = Field(default=24, gt=0, description="Span of time judged at once.")
+    window_hours: float = Field(
+        default=24, gt=0, le=LONGEST_HOURS, description="Span of time judged at once."
+    )
     minimum_rows: int = Field(
         default=200, ge=20, description="Independent rows below which no window is judged."
     )
@@ -68,7 +73,10 @@ class Monitoring(Strict):
     )
     effect: MinimumEffect = Field(default_factory=MinimumEffect)
     freshness_hours: float = Field(
-        default=48, gt=0, description="Without a request, or without new data, for longer: alarm."
+        default=48,
+        gt=0,
+        le=LONGEST_HOURS,
+        description="Without a request, or without new data, for longer: alarm.",
     )
     ignore: list[str] = Field(
         default_factory=list, description="Columns that move by themselves, such as a year."
