@@ -109,11 +109,11 @@ def _read(window: Window, labels: Labelled, spec: ModelSpec) -> list[str]:
             # Its text may quote a row.
             says = str(error.args[0]) if isinstance(error, LookupError) else type(error).__name__
             unreadable.append(f"{file.name}: {says}")
-    # The last row that has any: a label that is taken back is an empty one.
+    # A label that is taken back is an empty one; a correction need not repeat the slices.
+    chosen = {TARGET: "arg_max_null", "mlops_given": "arg_max_null"}
+    chosen |= dict.fromkeys(_slices(spec), "arg_max")
     last = ", ".join(
-        f"arg_max_null({own}, (mlops_file, mlops_place)) AS {own}"
-        for own in (*names, "mlops_given")
-        if own not in _keys(spec)
+        f"{which}({own}, (mlops_file, mlops_place)) AS {own}" for own, which in chosen.items()
     )
     keys = ", ".join(_keys(spec))
     database.execute(

@@ -264,3 +264,11 @@ def test_a_misspelt_class_is_left_out(tmp_path: Path) -> None:
 def test_a_label_that_is_taken_back_is_none(tmp_path: Path) -> None:
     found = joined(tmp_path, {"0.csv": lines(WISH), "1.csv": lines({0: ""})})
     assert pairs(found) == [("a", "a"), ("b", "b"), ("b", "b")]
+
+
+def test_a_correction_need_not_repeat_the_slices(tmp_path: Path) -> None:
+    window = [captured(tmp_path / "w.parquet", {"id": list(WISH)}, list(WISH.values()))]
+    files = {"0.csv": "id,y,side\n0,b,left\n1,b,right\n", "1.csv": "id,y\n0,a\n"}
+    found = joined(tmp_path, dict(files), window=window)
+    assert pairs(found) == [("a", "a"), ("b", "b")]
+    assert sorted(found.table.column("side").to_pylist()) == ["left", "right"]
