@@ -122,7 +122,8 @@ def _look(platform: Platform, least: int) -> Report:
         report = reports.at(now)
         assert report is not None
         found.append(report)
-        return report.performance is not None and report.performance.joined >= least
+        joined = 0 if report.performance is None else report.performance.joined
+        return min(report.rows, joined) >= least  # each has listed the files for itself
 
     eventually(seen, 60)
     return found[-1]
