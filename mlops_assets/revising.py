@@ -25,7 +25,8 @@ from mlops_assets.revision import (
     request_of,
     resolves,
 )
-from mlops_assets.watch import PREDICTION, Sight, begun
+from mlops_assets.scoring.capture.settings import PREDICTION
+from mlops_assets.watch import Sight
 from resources.alerts import Alert
 from resources.registry import Registry
 from resources.tracker import OpenRequest, Tracker
@@ -97,7 +98,7 @@ def ask(tracker: Tracker, registry: Registry, finding: Finding) -> OpenRequest |
 
 
 def _since(finding: Finding) -> dt.datetime:
-    return begun(finding.report, finding.earlier, "performance") or finding.report.time
+    return finding.report.since.get("performance", finding.report.time)
 
 
 def _signature(finding: Finding, cause: Cause) -> str:

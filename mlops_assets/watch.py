@@ -17,6 +17,7 @@ import dagster as dg
 from mlops_assets.errors import UserError
 from mlops_assets.judgement import DEPLOYMENTS
 from mlops_assets.monitoring.report import Report
+from mlops_assets.scoring.capture.settings import PREDICTION
 from mlops_assets.spec import ModelSpec, parse_model
 from resources.artifacts import Artifacts
 from resources.captured import LONGEST_FILE, Captured, CapturedFile
@@ -37,7 +38,6 @@ LABEL_DAYS = 30
 #: So many files beyond ``freshness_hours`` the last request of an application is looked for: it is
 #: late then, and only the sentence says since when.
 LOOKED_BEYOND = 20
-PREDICTION = "mlops_prediction"
 
 
 class WatchError(UserError):

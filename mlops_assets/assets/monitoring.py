@@ -1,6 +1,5 @@
 """The assets ``<environment>_monitoring``: what production gets, beside what was trained on."""
 
-import base64
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ import dagster as dg
 from pydantic import Field
 
 from mlops_assets import retraining, revising
+from mlops_assets.assets.monitoring_page import page_metadata
 from mlops_assets.decision import UNDECIDED, Decision, Retraining, alarmed, decide
 from mlops_assets.errors import UserError
 from mlops_assets.gates import Verdict
 from mlops_assets.judgement import Judge
-from mlops_assets.markdown import code, table
 from mlops_assets.monitoring.report import Report
 from mlops_assets.runs import TRIGGER_TAG
 from mlops_assets.sensors.outbox import Outbox
@@ -24,7 +23,6 @@ from mlops_assets.watch import (
     Sight,
     Sources,
     asset_key,
-    begun,
     look,
     raw_files,
     sight,
@@ -108,7 +106,7 @@ def monitoring(
             decision, told = acts.act(sources, references, registry, attempts, judge, folder)
             if acts.trouble:
                 told.append(f"the tracker is asked again at the next look: {acts.trouble}")
-            metadata = _metadata(
+            metadata = page_metadata(
                 report, decision, told, _draw(folder / "pictures", report, earlier)
             )
         # A server tidies its own disk; in blob storage nobody else does. By today's date: the time
@@ -121,7 +119,7 @@ def monitoring(
         asset_key=key,
         data_version=dg.DataVersion(f"{report.time.isoformat()}-{seen.version.digest[:16]}"),
         metadata=metadata,
-        check_results=list(_checks(key, report, earlier)),
+        check_results=list(_checks(key, report)),
     )
     # Only now: what was found is shown, and told of, whether or not the tracker answers.
     if acts.trouble:
@@ -304,13 +302,11 @@ def _draw(folder: Path, report: Report, earlier: Sequence[Report]) -> list[Path]
     return [*drift[:DRAWN], *(path for path in found if path not in drift)]
 
 
-def _checks(
-    key: dg.AssetKey, report: Report, earlier: Sequence[Report]
-) -> Iterator[dg.AssetCheckResult]:
+def _checks(key: dg.AssetKey, report: Report) -> Iterator[dg.AssetCheckResult]:
     for name in CHECKS:
         verdict = report.verdict(name)
         failed = verdict.status == "alarm"
-        since = begun(report, earlier, name) if failed else None
+        since = report.since.get(name, report.time)
         loss = name == "performance"
         yield dg.AssetCheckResult(
             passed=not failed,
@@ -321,85 +317,9 @@ def _checks(
             metadata={
                 "version": str(report.version),
                 # The same alarm, hour after hour, is one message.
-                "since": since.isoformat() if since else "",
+                "since": since.isoformat() if failed else "",
             },
         )
-
-
-def _metadata(
-    report: Report, decision: Decision, told: Sequence[str], pictures: Sequence[Path]
-) -> dict[str, Any]:
-    verdicts = [[v.name, v.status.replace("_", " "), v.reason] for v in report.verdicts]
-    return {
-        "version": str(report.version),
-        "verdicts": dg.MetadataValue.md(
-            table(["question", "answer", "why"], [[n, s, code(r, 400)] for n, s, r in verdicts])
-        ),
-        "decision": "; ".join([decision.reason, *told]),
-        "columns": dg.MetadataValue.table(_column_records(report), _COLUMNS),
-        **({"pictures": dg.MetadataValue.md(_images(pictures))} if pictures else {}),
-        **_plotted(report),
-    }
-
-
-#: As many as fit into the page without scrolling sideways; the reports have the other numbers.
-_COLUMNS = dg.TableSchema(
-    [
-        dg.TableColumn(name, kind)
-        for name, kind in (
-            ("column", "string"), ("answer", "string"), ("psi", "float"), ("by chance", "float"),
-            ("why", "string"),
-        )
-    ]
-)  # fmt: skip
-
-
-def _column_records(report: Report) -> list[dg.TableRecord]:
-    found = [*report.columns, report.prediction, *([report.target] if report.target else [])]
-    found.sort(key=lambda column: column not in report.moved)
-    return [
-        dg.TableRecord(
-            {
-                "column": column.column,
-                "answer": column.outcome.replace("_", " "),
-                "psi": _number(column.psi, 3),
-                "by chance": _number(column.psi_noise, 3),
-                "why": column.reason,
-            }
-        )
-        for column in found
-    ]
-
-
-def _images(pictures: Sequence[Path]) -> str:
-    return "\n\n".join(
-        f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
-        for path in pictures
-    )
-
-
-def _plotted(report: Report) -> dict[str, Any]:
-    """Numbers that the page draws over time."""
-    service, found = report.service, report.performance
-    numbers: dict[str, float | None] = {
-        "requests": service.requests,
-        "rows": report.rows,
-        "columns_moved": len(report.moved),
-        "error_rate": service.error_rate,
-        "p95_milliseconds": service.p95_ms,
-        "psi_of_predictions": report.prediction.psi,
-        "labelled_rows": found.joined if found else None,
-    }
-    for metric in found.metrics if found else []:
-        numbers[f"live_{metric.metric}"] = metric.live.value
-    return {name: _number(value) for name, value in numbers.items() if value is not None}
-
-
-def _number(value: float | None, digits: int = 6) -> float | int | None:
-    """Plain, and as short as people read it: Dagster takes none of numpy's."""
-    if value is None or isinstance(value, int):
-        return value
-    return float(f"{float(value):.{digits}g}")
 
 
 def build_monitoring(profile: Profile, models: Sequence[str]) -> dg.Definitions:

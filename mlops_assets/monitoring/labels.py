@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from mlops_assets.contract import MISSING
 from mlops_assets.monitoring.window import Window, literal, quoted
+from mlops_assets.scoring.capture.settings import PREDICTION
 from mlops_assets.spec import ModelSpec
 
 #: Labelled rows with a prediction that are judged; of more, a sample by key.
@@ -73,7 +74,7 @@ def join(window: Window, labels: Labelled, spec: ModelSpec) -> Joined:
         problem = f"none of {unfit} labels is as model.yaml describes {spec.data.target}"
         return Joined(0, empty, problem if unfit else "", unreadable, unfit)
     files = [f for f in window.files if all(n in window.schemas[f].names for n in spec.data.key)]
-    files = [f for f in files if "mlops_prediction" in window.schemas[f].names]
+    files = [f for f in files if PREDICTION in window.schemas[f].names]
     if not files:
         keys = ", ".join(spec.data.key)
         problem = f"no request carried the key {keys}, so that no label finds its row"
@@ -161,7 +162,7 @@ def _join(window: Window, files: Sequence[Path], spec: ModelSpec) -> None:
     }
     given = ", ".join(
         f"{own} := {_typed(name, spec)}"
-        for own, name in {PREDICTED: "mlops_prediction", **captured}.items()
+        for own, name in {PREDICTED: PREDICTION, **captured}.items()
     )
     shown = [TARGET, f"mlops_answer.{PREDICTED} AS {PREDICTED}"]
     for own, name in slices.items():
@@ -172,7 +173,7 @@ def _join(window: Window, files: Sequence[Path], spec: ModelSpec) -> None:
     window.database.execute(
         f"CREATE OR REPLACE TEMP TABLE mlops_joined AS SELECT {names}, {', '.join(shown)} "
         f"FROM mlops_labels JOIN (SELECT {asked}, arg_max(struct_pack({given}), mlops_time) AS "
-        f"mlops_answer FROM {window.source(files)} AND mlops_prediction IS NOT NULL "
+        f"mlops_answer FROM {window.source(files)} AND {PREDICTION} IS NOT NULL "
         f"GROUP BY {names}) USING ({names}) "
         f"WHERE {TARGET} IS NOT NULL AND mlops_answer.{PREDICTED} IS NOT NULL"
     )
@@ -189,7 +190,7 @@ def _slices(spec: ModelSpec) -> dict[str, str]:
 
 def _type(name: str, spec: ModelSpec) -> str:
     """A column's type in queries; a prediction is of the target's, as metrics compare them."""
-    if name in (spec.data.target, "mlops_prediction"):
+    if name in (spec.data.target, PREDICTION):
         kind = spec.data.columns[spec.data.target].type
         # A class is told by its name.
         return _TYPES["float" if spec.task == "regression" else kind].replace("BOOLEAN", "VARCHAR")

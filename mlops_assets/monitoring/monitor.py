@@ -21,27 +21,25 @@ from mlops_assets.monitoring.bins import Bins, name_of, of_predictions
 from mlops_assets.monitoring.columns import Case, judge
 from mlops_assets.monitoring.labels import TARGET, Joined, Labelled, join
 from mlops_assets.monitoring.reference import bins_of, kind_of
+from mlops_assets.monitoring.repeats import DISTINCT, count_repeated_once, repeats
 from mlops_assets.monitoring.report import ColumnReport, NewValue, Outcome, Report
 from mlops_assets.monitoring.requests import LEAST, Requests
 from mlops_assets.monitoring.verdicts import Fresh, verdicts
 from mlops_assets.monitoring.window import (
-    DISTINCT,
     NAMED,
     Counts,
     Window,
     count,
-    count_repeated_once,
     open_window,
-    repeats,
     requests,
     service,
     shortened,
 )
+from mlops_assets.scoring.capture.settings import PREDICTION
 from mlops_assets.spec import Column, ModelSpec
 
 Array = np.ndarray[Any, Any]
 
-PREDICTION = "mlops_prediction"
 #: What is said of a column whose values may not be seen.
 HIDDEN: tuple[Outcome, str] = ("not_captured", "not captured")
 #: Chance with which fewer rows are equal than the snapshot lets expect.

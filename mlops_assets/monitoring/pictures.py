@@ -10,6 +10,7 @@ from matplotlib.dates import ConciseDateFormatter, date2num
 
 from mlops_assets.monitoring.performance import primary_of
 from mlops_assets.monitoring.report import ColumnReport, LiveMetric, Report
+from mlops_assets.scoring.capture.settings import PREDICTION
 from mlops_assets.training.pictures import BLUE, GREY, new_axes
 
 #: Columns that are drawn, and reports of a series: a picture stays below 100 kB.
@@ -57,7 +58,7 @@ def performance_series(reports: Sequence[Report]) -> list[tuple[Report, LiveMetr
 
 
 def _then_and_now(path: Path, column: ColumnReport) -> None:
-    title = "prediction" if column.column == "mlops_prediction" else _short(column.column, 40)
+    title = "prediction" if column.column == PREDICTION else _short(column.column, 40)
     figure, axes = new_axes(f"{title}, then and now", "", "share of rows", (5.6, 3.4))
     places = np.arange(len(column.bars))
     axes.bar(places - 0.2, [bar.then for bar in column.bars], 0.4, color=GREY, label="then")

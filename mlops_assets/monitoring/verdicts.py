@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mlops_assets.monitoring.performance import primary_of, worse_slices
 from mlops_assets.monitoring.policy import Monitoring
 from mlops_assets.monitoring.report import ColumnReport, LiveMetric, Performance, Report, Verdict
+from mlops_assets.scoring.capture.settings import PREDICTION
 
 #: Columns that a sentence tells of; the others are counted.
 TOLD = 5
@@ -68,7 +69,7 @@ def _few(report: Report, policy: Monitoring) -> str:
 
 
 def _name(column: ColumnReport) -> str:
-    return "the prediction" if column.column == "mlops_prediction" else column.column
+    return "the prediction" if column.column == PREDICTION else column.column
 
 
 def _performance(report: Report, policy: Monitoring) -> Verdict:

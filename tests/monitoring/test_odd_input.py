@@ -218,7 +218,7 @@ def test_service_and_freshness(tmp_path: Path, snapshot: Path) -> None:
 def test_more_rows_than_are_looked_at_for_requests(
     tmp_path: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlops_assets.monitoring.window.SAMPLE", 500)
+    monkeypatch.setattr("mlops_assets.monitoring.repeats.SAMPLE", 500)
     monkeypatch.setattr("mlops_assets.monitoring.window.TOGETHER", 500)
     rows = sane(6000, 7)
     requests = [i // 2 for i in range(6000)]
